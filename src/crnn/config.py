@@ -1,0 +1,78 @@
+"""Typed configuration: frozen pydantic dataclasses, their YAML spelling, and errors that name the nearest real key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic
+import yaml
+
+from crnn.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen, keyword-only, validated dataclass that refuses unknown keys."""
+    settings = pydantic.ConfigDict(extra="forbid")
+    return pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=settings)  # type: ignore[call-overload, no-any-return]
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """"; did you mean 'x'?" for the closest known word, or a list of what is known."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def build_config(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Build a config dataclass from plain values (YAML, JSON, command line).
+
+    Args:
+        where: prefix of every message, such as "model.yaml: recurrent".
+    Raises:
+        ConfigError: an unknown key (with the nearest real one), a missing key or a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: found {values!r}, expected a mapping of options")
+    fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"{where}.{key}: unknown option{nearest(str(key), fields)}")
+    try:
+        return cls(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in (where, *first["loc"]))
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            raise ConfigError(f"{where}: {cause}") from None
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        raise ConfigError(f"{at}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}") from None
+
+
+def to_plain(value: Any) -> Any:
+    """A config as dicts, lists and scalars, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as YAML reads a scalar or list: typed, never evaluated as code."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
+        except ValueError:
+            return value
+    return value

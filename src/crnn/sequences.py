@@ -1,0 +1,95 @@
+"""Sequences: a batch of sequences of different lengths, the one value that travels through every layer.
+
+Right-padded data beside the true lengths. Nobody guesses a length from zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crnn.errors import ShapeError
+
+
+class Sequences(NamedTuple):
+    """A right-padded batch of sequences.
+
+    What lies past an end is unspecified on the way into a layer (it may be NaN) and zero on the way out.
+
+    Shape:
+        data: (batch, time, *features); images in time are (batch, time, channels, height, width).
+        lengths: (batch,) int64, 0 <= lengths <= time, on the same device as data.
+    """
+
+    data: Tensor
+    lengths: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """(batch, time) bool, True where there is data. PyTorch's key_padding_mask is the negation of this."""
+        return torch.arange(self.data.shape[1], device=self.data.device) < self.lengths[:, None]
+
+    @property
+    def is_full(self) -> bool:
+        """True when nothing is padded, so that masking can be skipped."""
+        return self.lengths.numel() == 0 or int(self.lengths.min()) == self.data.shape[1]
+
+    def zeroed(self) -> Sequences:
+        """The same sequences with zeros past every end, whatever stood there, NaN included."""
+        if self.is_full:
+            return self
+        invalid = ~self.valid
+        invalid = invalid.reshape(invalid.shape + (1,) * (self.data.dim() - 2))
+        return Sequences(self.data.masked_fill(invalid, 0), self.lengths)  # not data * mask: NaN * 0 is NaN
+
+    def reversed(self) -> Sequences:
+        """Each sequence reversed by its own length; padding stays on the right and becomes zero."""
+        if self.is_full:
+            return Sequences(self.data.flip(1), self.lengths)
+        time = torch.arange(self.data.shape[1], device=self.data.device)
+        index = (self.lengths[:, None] - 1 - time).clamp(min=0)
+        index = index.reshape(index.shape + (1,) * (self.data.dim() - 2)).expand_as(self.data)
+        return Sequences(self.data.gather(1, index), self.lengths).zeroed()
+
+    def last(self) -> Tensor:
+        """(batch, *features): the last true frame of each sequence (not the last column of the padding)."""
+        return self.data[torch.arange(len(self.lengths), device=self.data.device), self.lengths - 1]
+
+    def unpad(self) -> list[Tensor]:
+        """One (length, *features) tensor per sequence."""
+        return [row[:length] for row, length in zip(self.data, self.lengths.tolist(), strict=True)]
+
+    def to(self, *args: object, **kwargs: object) -> Sequences:
+        """Move data and lengths as torch.Tensor.to does; lengths stay int64."""
+        data = self.data.to(*args, **kwargs)  # type: ignore[call-overload]
+        return Sequences(data, self.lengths.to(data.device))
+
+
+def pad(sequences: Sequence[Tensor], *, length: int | None = None, value: float = 0.0) -> Sequences:
+    """Right-pad tensors of shape (length_i, *features) into one batch.
+
+    Args:
+        length: time axis of the result; the longest sequence when None.
+        value: what to write past the ends (layers ignore it).
+    Raises:
+        ShapeError: no sequences, unequal feature shapes, or a sequence longer than `length`.
+    """
+    if not sequences:
+        raise ShapeError("cannot pad an empty list of sequences; expected at least one")
+    features, longest = sequences[0].shape[1:], max(len(s) for s in sequences)
+    for i, sequence in enumerate(sequences):
+        if sequence.shape[1:] != features:
+            raise ShapeError(
+                f"sequence {i} has features {tuple(sequence.shape[1:])} but sequence 0 has {tuple(features)}; "
+                "give every sequence the same channels"
+            )
+    if length is not None and longest > length:
+        raise ShapeError(f"a sequence has {longest} frames, more than length={length}; raise length or cut it")
+    data = sequences[0].new_full((len(sequences), length or longest, *features), value)
+    for row, sequence in zip(data, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64, device=data.device)
+    return Sequences(data, lengths)
