@@ -1,0 +1,121 @@
+"""The contract of a task: targets in, loss and metrics out, predictions back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from crnn.config import nearest
+from crnn.data.dataset import Target
+from crnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A section of the report: a titled table, numbers unformatted."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a task measures on a set of examples."""
+
+    metrics: dict[str, float]
+    """By name, the primary one first."""
+    tables: list[Table] = field(default_factory=list)
+    confusion: list[list[int]] | None = None
+    """Rows are the true classes, columns the predicted, in the order of `Task.labels`."""
+
+
+class Task(ABC):
+    """One shape of problem: how targets become tensors, and outputs become predictions.
+
+    A task is made by `from_targets` on the *training* targets, so nothing of validation or test leaks into it, and is
+    saved in a run as its `state()`: plain values for JSON.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    config: Any
+    labels: list[str]
+    """Class names or output names, in the order of the outputs."""
+    primary: str
+    """Name of the metric that early stopping watches."""
+    higher_is_better: bool
+
+    @classmethod
+    @abstractmethod
+    def from_targets(cls, targets: Sequence[Target], config: Any) -> Task:
+        """Learn classes or scales from the training targets.
+
+        Raises:
+            DataError: targets that this task cannot use (one class only, NaN, missing).
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> Task: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]: ...
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Outputs of the network's head."""
+
+    @abstractmethod
+    def encode(self, targets: Sequence[Target], where: Sequence[str]) -> Tensor:
+        """Targets as one tensor, (n,) or (n, outputs).
+
+        Args:
+            where: each target's place, for messages.
+        Raises:
+            DataError: a class that training never saw, NaN, or no target: which, where, the nearest known one.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean training loss of a batch, a scalar. outputs: (batch, num_outputs)."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
+        """Metrics on a whole set; outputs as the network gives them (logits, or scaled values)."""
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """One plain dict an example, ready for JSON: {'label': ..., 'probabilities': {...}} or {'value': ...}."""
+
+
+TASKS: dict[str, type[Task]] = {}
+"""Every registered task by name."""
+
+K = TypeVar("K", bound=type[Task])
+
+
+def register_task(cls: K) -> K:
+    """Class decorator: make a task known by its name."""
+    TASKS[cls.name] = cls
+    return cls
+
+
+def find_task(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        ConfigError: unknown, with the nearest known name.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"--task {name}: unknown task{nearest(name, list(TASKS))}")
+    return TASKS[name]
+
+
+Metric = Callable[[Tensor, Tensor], float]
