@@ -1,0 +1,35 @@
+"""Score a trained RUN on DATA that it has not seen."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from crnn.cli import options
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="The run folder.")],
+    data: Annotated[str | None, typer.Argument(help="Labelled data; the run's own test part when left out.")] = None,
+    labels: options.Labels = None,
+    target: options.Target = None,
+    group: options.Group = None,
+    pattern: options.Pattern = None,
+    report: Annotated[str | None, typer.Option(help="Write the report here, as .html or .json.")] = None,
+    skip_bad: options.SkipBad = False,
+    json_: options.AsJson = False,
+) -> None:
+    """Score a trained RUN on DATA that it has not seen."""
+    import crnn.run as runs
+
+    trained = runs.Run(run)
+    result = trained.evaluate(
+        data, labels=labels, target=target, group=group, pattern=pattern, on_bad="skip" if skip_bad else "fail"
+    )
+    print(jsonlib.dumps(result.to_dict(), indent=2) if json_ else result)
+    if report:
+        result.save(report)
+        if not json_:
+            print(f"report: {report}")

@@ -1,0 +1,69 @@
+"""The `crnn` command: parses first, imports torch late; exit 0 good, 1 the user's mistake, 2 ours."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import crnn
+from crnn.cli import check, evaluate, info, predict, train
+from crnn.errors import CrnnError
+
+app = typer.Typer(
+    name="crnn",
+    help="Convolutional-recurrent networks for sequences: files in, an honest score out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("check", help=check.__doc__)(check.check)
+app.command("train", help=train.__doc__)(train.train)
+app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
+app.command("predict", help=predict.__doc__)(predict.predict)
+app.command("info", help=info.__doc__)(info.info)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"crnn {crnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; prints one message, no traceback, for the user's mistakes (all of it with --debug)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    sys.exit(run_app([a for a in arguments if a != "--debug"], debug))
+
+
+def run_app(arguments: list[str], debug: bool) -> int:
+    """The exit code of a command line."""
+    try:
+        app(arguments)
+    except SystemExit as end:  # typer exits by itself; its 2 is a wrong option, which is the user's mistake: 1
+        return 1 if end.code not in (0, None) else 0
+    except CrnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"crnn: {error}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        print("crnn: this is a fault of crnn, not of your data; please report it with the lines above", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    main()

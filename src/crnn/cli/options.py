@@ -1,0 +1,40 @@
+"""Options that several verbs share, said once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+Labels = Annotated[str | None, typer.Option(help="Table of labels: a column of files or ids, and the targets.")]
+Target = Annotated[str | None, typer.Option(help="Name of the target column.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Column or file-name field that names the speaker, patient, ...: never on two sides of a split."),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(help="What file names mean, such as '{label}_{speaker}_{take}'."),
+]
+SampleRate = Annotated[float | None, typer.Option(help="Resample recordings to this rate in hertz.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """`--set a.b=c` options as {path: value}, typed as YAML reads them, never evaluated.
+
+    Raises:
+        ConfigError: no '=' in one of them.
+    """
+    from crnn.config import parse_value
+    from crnn.errors import ConfigError
+
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: found no '=', expected something like --set train.learning_rate=0.001")
+        result[path.strip()] = parse_value(value.strip())
+    return result

@@ -1,0 +1,1 @@
+"""From a spec to a network: `spec` (what a network is, in YAML) and `network` (layers, summary, head)."""

@@ -1,0 +1,129 @@
+"""A network: layers, a summary over time, and a head; built from its spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from crnn.errors import ShapeError
+from crnn.models.spec import NetworkSpec
+from crnn.nn.blocks import build_layers
+from crnn.nn.head import Head
+from crnn.nn.layers import Features, State, Timing
+from crnn.nn.summary import build_summary
+from crnn.sequences import Sequences
+
+
+class Network(nn.Module):
+    """Sequences in, one vector of outputs per sequence out; the same numbers alone, in any batch, with any padding.
+
+    Args:
+        features: shape of an input frame; () for symbol ids.
+        outputs: what the task needs: classes, or values.
+    Shape:
+        x.data: (batch, time, *features); returns (batch, outputs).
+    Raises:
+        ConfigError: a layer that does not fit the frames it is given.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, features: Features, outputs: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.features = features
+        self.outputs = outputs
+        self.body = build_layers(spec.layers, features)
+        self.summary = build_summary(spec.summary, self.body.out_features)
+        self.head = Head(self.summary.out_features, spec.head, outputs)
+
+    def forward(self, x: Sequences) -> Tensor:
+        self.check_lengths(x.lengths)
+        return self.head(self.summary(self.body(x)))  # type: ignore[no-any-return]
+
+    def check_lengths(self, lengths: Tensor) -> None:
+        """Raises ShapeError for a sequence of which nothing would be left."""
+        if lengths.numel() and int(lengths.min()) < self.min_length:
+            i = int(lengths.argmin())
+            raise ShapeError(
+                f"sequence {i} has {int(lengths[i])} frames; this network needs at least {self.min_length}; "
+                "use less pooling, or leave shorter sequences out"
+            )
+
+    @property
+    def min_length(self) -> int:
+        """Frames of the shortest sequence that leaves at least one frame after all strides and pooling."""
+        if not hasattr(self, "_min_length"):
+            length = 1
+            while int(self.body.out_lengths(torch.tensor([length]))) < 1:
+                length += 1
+            self._min_length = length
+        return self._min_length
+
+    @property
+    def timing(self) -> Timing:
+        """Of the frames that reach the summary, in input frames."""
+        return self.body.timing
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def macs(self, length: int) -> float:
+        """Multiply-adds for one sequence of `length` frames (matrix products and convolutions)."""
+        out_length = int(self.body.out_lengths(torch.tensor([length])))
+        head = sum(m.weight.numel() for m in self.head.modules() if isinstance(m, nn.Linear))
+        return length * self.body.macs_per_frame() + out_length * self.summary.macs_per_frame() + head
+
+    def fit_statistics(self, batches: Iterable[Sequences]) -> None:
+        """Learn the fixed statistics of the training data that front-ends keep."""
+        self.body.fit_statistics(batches)
+
+    @property
+    def can_stream(self) -> bool:
+        return self.body.can_stream and self.summary.can_stream
+
+    def start(self, batch: int) -> tuple[State, State]:
+        """The state of `batch` streams before their first frame: (layers, summary).
+
+        Raises:
+            StreamError: which layer cannot stream, and what to use instead.
+        """
+        return self.body.start(batch), self.summary.start(batch)
+
+    def push(self, data: Tensor, state: tuple[State, State]) -> tuple[Tensor | None, tuple[State, State]]:
+        """Feed (batch, n, *features); returns the outputs as if the stream ended with the frames that are ready.
+
+        None until the first frame has come out of the layers.
+        """
+        frames, body = self.body.push(data, state[0])
+        summary = self.summary.push(frames, state[1])
+        return self._read(summary), (body, summary)
+
+    def finish(self, state: tuple[State, State]) -> Tensor | None:
+        """The outputs for the whole stream, equal to forward on all of it; None when nothing was pushed."""
+        return self._read(self.summary.push(self.body.finish(state[0]), state[1]))
+
+    def _read(self, summary: State) -> Tensor | None:
+        if not self.summary.has_frames(summary):
+            return None
+        return self.head(self.summary.read(summary))  # type: ignore[no-any-return]
+
+
+def describe_timing(timing: Timing, sample_rate: float | None) -> dict[str, object]:
+    """Stride, look-back and look-ahead in frames, and in seconds where the rate is known; None for without end."""
+
+    def plain(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    result: dict[str, object] = {
+        "stride": timing.stride,
+        "look_back": plain(timing.look_back),
+        "look_ahead": plain(timing.look_ahead),
+    }
+    if sample_rate:
+        ahead = plain(timing.look_ahead)
+        result["stride_seconds"] = timing.stride / sample_rate
+        result["delay_seconds"] = None if ahead is None else ahead / sample_rate
+    return result
