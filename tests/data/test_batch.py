@@ -1,0 +1,201 @@
+"""Batches: what an epoch holds, in which order, and what happens when an example cannot be read."""
+
+import threading
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crnn.data.batch import Batches, load_example
+from crnn.data.dataset import Dataset, Example, array_example
+from crnn.errors import ConfigError, DataError
+
+
+def make(lengths, channels=2, kind="series"):
+    rng = np.random.default_rng(0)
+    examples = []
+    for i, length in enumerate(lengths):
+        if kind == "symbols":
+            array = rng.integers(0, 5, length)
+        else:
+            array = rng.standard_normal((length, channels)).astype(np.float32)
+        examples.append(array_example(f"e{i}", f"row {i}", array))
+    names = () if kind == "symbols" else tuple(f"c{k}" for k in range(channels))
+    return Dataset(tuple(examples), kind, names, None, "table.csv")
+
+
+RAGGED = [int(n) for n in np.random.default_rng(1).integers(3, 40, 53)]
+LONG = [int(n) for n in np.random.default_rng(2).integers(900, 1500, 21)]
+WAYS = {
+    "equal": (make([9] * 53), {}),
+    "ragged": (make(RAGGED), {}),
+    "long": (make(LONG, 1), {}),
+    "symbols": (make(RAGGED, kind="symbols"), {}),
+    "read": (make(RAGGED), {"cache_bytes": 0}),
+    "read symbols": (make(RAGGED, kind="symbols"), {"cache_bytes": 0}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_holds_every_example_once_as_it_is(way, shuffle):
+    data, options = WAYS[way]
+    seen = []
+    for x, indices in Batches(data, 8, shuffle=shuffle, seed=0, **options).epoch(3):
+        seen += indices.tolist()
+        assert x.data.shape[1] == int(x.lengths.max())
+        assert torch.equal(x.data, x.zeroed().data)  # zero past the ends
+        for row, i in zip(x.unpad(), indices.tolist(), strict=True):
+            assert np.array_equal(row.numpy(), data[i].load())
+    assert sorted(seen) == list(range(len(data)))
+
+
+def test_memory_and_files_give_the_same_batches():
+    data = make(RAGGED)
+    kept = Batches(data, 8, shuffle=True, seed=5)
+    read = Batches(data, 8, shuffle=True, seed=5, cache_bytes=0)
+    assert kept.in_memory
+    assert not read.in_memory
+    for (x, i), (y, j) in zip(kept.epoch(2), read.epoch(2), strict=True):
+        assert torch.equal(i, j)
+        assert torch.equal(x.data, y.data)
+
+
+def order(batches, n):
+    return [indices.tolist() for _, indices in batches.epoch(n)]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    data = make(RAGGED)
+    fresh = Batches(data, 8, shuffle=True, seed=0)
+    used = Batches(data, 8, shuffle=True, seed=0)
+    before = order(used, 0)
+    assert order(used, 7) == order(fresh, 7)
+    assert order(used, 0) == before
+    assert order(used, 1) != before
+    assert order(Batches(data, 8, shuffle=True, seed=1), 0) != before
+
+
+def test_global_random_state_is_neither_used_nor_touched():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    order(Batches(make(RAGGED), 8, shuffle=True, seed=0), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_not_shuffled_is_by_length_and_always_the_same():
+    batches = Batches(make([5, 2, 9, 2, 7]), 2, shuffle=False, seed=0)
+    assert order(batches, 0) == order(batches, 4) == [[1, 3, 0], [4, 2]]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(50, 32, [25, 25]), (65, 32, [22, 22, 21]), (64, 32, [32, 32]), (5, 2, [3, 2]), (3, 1, [1, 1, 1]), (1, 8, [1])],
+)
+def test_the_remainder_is_spread(count, batch_size, sizes):
+    batches = Batches(make([4] * count), batch_size, shuffle=False, seed=0)
+    assert [len(i) for _, i in batches.epoch(0)] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_pools_waste_little_on_padding():
+    lengths = [int(n) for n in np.random.default_rng(0).lognormal(4, 0.7, 2000)]
+    data = make(lengths, 1)
+    random = Batches(data, 32, shuffle=True, seed=0, pool=1)
+    pooled = Batches(data, 32, shuffle=True, seed=0)
+    padded = sum(x.data.shape[0] * x.data.shape[1] for x, _ in pooled.epoch(0))
+    assert pooled.padding_waste() == pytest.approx(1 - sum(lengths) / padded)
+    assert random.padding_waste() > 0.6  # long tail: one long sequence pads 31 others
+    assert pooled.padding_waste() < 0.33
+    assert Batches(make([7] * 9), 4, shuffle=True, seed=0).padding_waste() == 0
+
+
+def test_pooling_still_mixes_examples():
+    batches = Batches(make(RAGGED), 8, shuffle=True, seed=0, pool=2)
+    partners = {frozenset(indices) for n in range(6) for indices in order(batches, n)}
+    assert len(partners) == 6 * len(batches)
+
+
+def broken(error):
+    def load():
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("truncated"), RuntimeError("Format not recognised"), zipfile.BadZipFile("no zip"), EOFError("end")],
+)
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_a_file_that_cannot_be_read_is_named(error, cache_bytes):
+    data = make([4] * 40)
+    examples = (*data.examples[:-1], Example("x", "digits/x.wav", 4, broken(error)))
+    data = replace(data, examples=examples, in_memory=False)
+    with pytest.raises(DataError, match=r"digits/x\.wav: cannot be read \(.*\); repair the file or leave it out"):
+        list(Batches(data, 4, shuffle=True, seed=0, cache_bytes=cache_bytes).epoch(0))
+
+
+def test_a_readers_own_error_is_passed_on():
+    data = Dataset((Example("x", "x", 4, broken(DataError("a.wav: 0 bytes"))),), "series", ("c",), None, "s")
+    with pytest.raises(DataError, match=r"^a\.wav: 0 bytes$"):
+        Batches(data, 4, shuffle=False, seed=0)
+
+
+def test_a_mistake_in_a_reader_is_not_hidden():
+    data = Dataset((Example("x", "x", 4, broken(KeyError("oops"))),), "series", ("c",), None, "s")
+    with pytest.raises(KeyError):
+        Batches(data, 4, shuffle=False, seed=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (4, 3), (4,)])
+def test_other_frames_or_channels_than_announced_are_refused(shape):
+    data = make([4, 4])
+    odd = Example("x", "b.wav", 4, lambda: np.zeros(shape, np.float32))
+    data = replace(data, examples=(*data.examples, odd))
+    with pytest.raises(DataError, match=r"b\.wav: found data of shape \(.*\), expected \(4, 2\) \(frames, channels\)"):
+        Batches(data, 4, shuffle=False, seed=0)
+
+
+def test_read_only_and_double_data_is_made_usable():
+    array = np.zeros((4, 2))
+    array.flags.writeable = False
+    data = Dataset((Example("x", "x", 4, lambda: array),), "series", ("a", "b"), None, "s")
+    assert load_example(data[0], data).dtype == np.float32
+    ((x, _),) = Batches(data, 1, shuffle=False, seed=0).epoch(0)
+    assert x.data.dtype == torch.float32
+
+
+def test_only_a_few_batches_are_read_ahead_and_stopping_ends_the_threads():
+    loaded = []
+    data = make([4] * 40)
+
+    def lazy(i):
+        def load():
+            loaded.append(i)
+            return data[i].load()
+
+        return load
+
+    lazies = tuple(replace(example, load=lazy(i)) for i, example in enumerate(data))
+    epoch = Batches(replace(data, examples=lazies), 2, shuffle=False, seed=0, cache_bytes=0).epoch(0)
+    next(epoch)
+    epoch.close()
+    assert len(loaded) <= 2 * 3
+    assert not [t for t in threading.enumerate() if t.name.startswith("crnn-read")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_size": 0}, "batch_size=0"), ({"pool": 0}, "pool=0"), ({"seed": -1}, "seed=-1; expected at least 0")],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Batches(make([3]), **{"batch_size": 2, "shuffle": True, "seed": 0, **options})
+
+
+def test_no_examples():
+    with pytest.raises(DataError, match=r"table\.csv: found no examples"):
+        Batches(make([]), 2, shuffle=True, seed=0)
