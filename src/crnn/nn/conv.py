@@ -49,6 +49,11 @@ class Conv(WindowedLayer):
     Config = ConvConfig
 
     def __init__(self, features: Features, config: ConvConfig) -> None:
+        if len(features) != 1:
+            raise ConfigError(
+                f"conv: frames have shape {features}, expected (channels,); use conv2d for (channels, bins), "
+                "or put flatten or embedding before it"
+            )
         (in_channels,) = features
         if in_channels % config.groups:
             raise ConfigError(f"conv.groups={config.groups} does not divide the {in_channels} input channels")
@@ -69,7 +74,7 @@ class Conv(WindowedLayer):
         )
 
     def windows(self, data: Tensor) -> Tensor:
-        return self.conv(data.transpose(1, 2)).transpose(1, 2)  # (batch, channels, time) inside
+        return self.conv(data.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]  # (batch, channels, time) inside
 
     def macs_per_frame(self) -> float:
         return self.conv.weight.numel() / self.stride
@@ -102,13 +107,13 @@ class Conv2d(WindowedLayer):
     Config = Conv2dConfig
 
     def __init__(self, features: Features, config: Conv2dConfig) -> None:
+        if len(features) not in (1, 2):
+            raise ConfigError(f"conv2d: frames have shape {features}, expected (channels, bins) or (bins,)")
         in_channels, bins = features if len(features) == 2 else (1, features[0])
         taps, bin_taps = config.kernel_size
         out_features = (config.channels, -(-bins // config.stride[1]))
         pad_left = taps - 1 if config.padding == "causal" else (taps - 1) // 2
-        super().__init__(
-            features, out_features, extent=taps, stride=config.stride[0], pad_left=pad_left, tail="ceil"
-        )
+        super().__init__(features, out_features, extent=taps, stride=config.stride[0], pad_left=pad_left, tail="ceil")
         self.config = config
         # odd kernels, stride s: (bins + 2*(k//2) - k)//s + 1 == ceil(bins / s)
         if bin_taps % 2 == 0:
@@ -125,7 +130,7 @@ class Conv2d(WindowedLayer):
     def windows(self, data: Tensor) -> Tensor:
         if data.dim() == 3:
             data = data[:, :, None]
-        return self.conv(data.transpose(1, 2)).transpose(1, 2)  # (batch, channels, time, bins) inside
+        return self.conv(data.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]  # (batch, channels, time, bins)
 
     def macs_per_frame(self) -> float:
         return self.conv.weight.numel() * self.out_features[1] / self.stride

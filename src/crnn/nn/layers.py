@@ -7,8 +7,8 @@ delay and time stamps are computed and never guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,9 +113,7 @@ class Layer(nn.Module):
 
     def empty(self, batch: int) -> Tensor:
         """No frames of this layer's output."""
-        reference = next(self.parameters(), None)
-        if reference is None:
-            reference = next(self.buffers(), torch.empty(0))
+        reference: Tensor = next(self.parameters(), next(self.buffers(), torch.empty(0)))  # type: ignore[arg-type]
         return reference.new_empty((batch, 0, *self.out_features))
 
     def no_input(self, batch: int) -> Tensor:
@@ -130,6 +128,11 @@ class Layer(nn.Module):
 
     def fit_statistics(self, batches: Iterable[Sequences]) -> None:
         """Learn fixed statistics of the training data (such as a channel's mean) before training; most have none."""
+
+    @property
+    def learns_statistics(self) -> bool:
+        """True where fit_statistics does something, so that the training data has to be shown to it."""
+        return type(self).fit_statistics is not Layer.fit_statistics
 
 
 def _whole(data: Tensor) -> Sequences:
@@ -176,7 +179,7 @@ class WindowedLayer(Layer):
             i = int(out.argmin())
             raise ShapeError(
                 f"{type(self).__name__}: sequence {i} has {int(lengths[i])} frames, needs at least "
-                f"{self.extent if self.tail == 'floor' else 1}; use less pooling, or drop shorter sequences when reading"
+                f"{self.extent if self.tail == 'floor' else 1}; use less pooling, or drop shorter sequences"
             )
         return out
 
@@ -230,29 +233,32 @@ class Chain(Layer):
             self.timing = self.timing.then(layer.timing)
             self.out_features = layer.out_features
 
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(cast("Iterable[Layer]", self.layers))
+
     def compute(self, x: Sequences) -> Sequences:
-        for layer in self.layers:
+        for layer in self:
             x = layer.compute(x)  # each leaves zeros past the ends, so none has to be written twice
         return x
 
     def out_lengths(self, lengths: Tensor) -> Tensor:
-        for layer in self.layers:
+        for layer in self:
             lengths = layer.out_lengths(lengths)
         return lengths
 
     @property
     def can_stream(self) -> bool:
-        return all(layer.can_stream for layer in self.layers)
+        return all(layer.can_stream for layer in self)
 
     def why_no_stream(self) -> str:
-        return next(layer.why_no_stream() for layer in self.layers if not layer.can_stream)
+        return next(layer.why_no_stream() for layer in self if not layer.can_stream)
 
     def start(self, batch: int) -> State:
-        return tuple(tensor for layer in self.layers for tensor in layer.start(batch))
+        return tuple(tensor for layer in self for tensor in layer.start(batch))
 
     def push(self, data: Tensor, state: State) -> tuple[Tensor, State]:
         new: list[Tensor] = []
-        for layer, own in zip(self.layers, self._divide(state), strict=True):
+        for layer, own in zip(self, self._divide(state), strict=True):
             data, own = layer.push(data, own)
             new.extend(own)
         return data, tuple(new)
@@ -260,7 +266,7 @@ class Chain(Layer):
     def finish(self, state: State) -> Tensor:
         batch = state[0].shape[0] if state else 1
         data = self.no_input(batch)
-        for layer, own in zip(self.layers, self._divide(state), strict=True):
+        for layer, own in zip(self, self._divide(state), strict=True):
             data, own = layer.push(data, own)  # what the layers above have flushed
             if own:
                 data = torch.cat([data, layer.finish(own)], 1)
@@ -268,7 +274,7 @@ class Chain(Layer):
 
     def _divide(self, state: State) -> list[State]:
         parts, at = [], 0
-        for layer in self.layers:
+        for layer in self:
             size = len(layer.start(1))
             parts.append(state[at : at + size])
             at += size
@@ -276,17 +282,21 @@ class Chain(Layer):
 
     def macs_per_frame(self) -> float:
         total, stride = 0.0, 1
-        for layer in self.layers:
+        for layer in self:
             total += layer.macs_per_frame() / stride
             stride *= layer.timing.stride
         return total
 
+    @property
+    def learns_statistics(self) -> bool:
+        return any(layer.learns_statistics for layer in self)
+
     def fit_statistics(self, batches: Iterable[Sequences]) -> None:
         batches = list(batches)
-        for i, layer in enumerate(self.layers):
-            if type(layer).fit_statistics is not Layer.fit_statistics:
+        for i, layer in enumerate(self):
+            if layer.learns_statistics:
                 with torch.no_grad():
-                    layer.fit_statistics([Chain(self.in_features, list(self.layers[:i]))(x) for x in batches])
+                    layer.fit_statistics([Chain(self.in_features, list(self)[:i])(x) for x in batches])
 
 
 LAYERS: dict[str, type[Layer]] = {}

@@ -1,0 +1,6 @@
+"""Layers, and what stands behind them in a network.
+
+layers: the contract (Layer, WindowedLayer, Chain, the registry). conv, pool, norm: local layers.
+blocks: activation, dropout, residual and parallel blocks, and building layers from specs. recurrent: RNN, LSTM, GRU.
+frontend, spectral: from raw frames to features. summary: one vector per sequence. head: the outputs.
+"""

@@ -1,0 +1,434 @@
+"""Summaries: from the frames of a sequence to one vector, over its real frames only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config import build_config, config, to_plain
+from crnn.errors import ConfigError, ShapeError, StreamError
+from crnn.nn.blocks import Spec, build_layers, complete_layers, split_spec
+from crnn.nn.layers import Chain, Features, State
+from crnn.sequences import Sequences
+
+
+class Summary(nn.Module):
+    """Base of every summary.
+
+    Promise: a sequence has the same summary alone, in any batch, with any padding, and `push`ed in any chunks.
+
+    A subclass sets `out_features` if it is not the size of a frame, and writes `compute`, `start`, `push` and `read`.
+    The constructor of a registered summary takes (features, config).
+
+    Shape:
+        x.data: (batch, time, *in_features), 1 <= x.lengths; returns (batch, out_features).
+        state: the last tensor counts the frames so far, (batch,) int64.
+    Raises:
+        ShapeError: a sequence without frames, or frames of another shape.
+    """
+
+    Config: ClassVar[type]
+    in_features: Features
+    out_features: int
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        if not features:
+            raise ConfigError("summary: frames are symbol ids, expected channels; put an embedding before it")
+        self.in_features = features
+        self.out_features = math.prod(features)
+
+    def forward(self, x: Sequences) -> Tensor:
+        if tuple(x.data.shape[2:]) != self.in_features:
+            raise ShapeError(
+                f"{type(self).__name__}: frames have shape {tuple(x.data.shape[2:])}, expected {self.in_features}; "
+                "sequences are (batch, time, channels)"
+            )
+        if x.lengths.numel() and int(x.lengths.min()) < 1:
+            raise ShapeError(
+                f"{type(self).__name__}: sequence {int(x.lengths.argmin())} has no frames, needs at least 1; "
+                "leave empty sequences out"
+            )
+        return self.compute(x.zeroed())
+
+    def compute(self, x: Sequences) -> Tensor:
+        """As forward, on input that is zero past the ends."""
+        raise NotImplementedError
+
+    @property
+    def can_stream(self) -> bool:
+        """False where a layer in front of a part needs the end of the sequence first."""
+        return True
+
+    def start(self, batch: int) -> State:
+        """The state before the first frame of `batch` streams."""
+        raise NotImplementedError
+
+    def push(self, data: Tensor, state: State) -> State:
+        """The state after (batch, n, *in_features) more frames, n >= 0, all of them real."""
+        raise NotImplementedError
+
+    def read(self, state: State) -> Tensor:
+        """The summary of all frames so far, as if the stream ended here; the state stays good for more frames.
+
+        Raises:
+            StreamError: no frame has come yet.
+        """
+        raise NotImplementedError
+
+    def has_frames(self, state: State) -> bool:
+        """True once there is something to read."""
+        return bool((state[-1] > 0).all())
+
+    def macs_per_frame(self) -> float:
+        """Multiply-adds for one input frame."""
+        return 0.0
+
+    def _check_read(self, state: State) -> None:
+        if not self.has_frames(state):
+            raise StreamError(f"{type(self).__name__}: no frame has come yet; push at least one before reading")
+
+
+SUMMARIES: dict[str, type[Summary]] = {}
+"""Every registered summary by the name that specs use; what registers here is tested by the promises."""
+
+S = TypeVar("S", bound=type[Summary])
+
+
+def register_summary(name: str) -> Callable[[S], S]:
+    """Class decorator: make a summary known to specs (`type: name`) and to the promise tests."""
+
+    def register(cls: S) -> S:
+        if name in SUMMARIES:
+            raise ConfigError(
+                f"summary {name!r} is registered twice: {SUMMARIES[name].__qualname__}, {cls.__qualname__}"
+            )
+        SUMMARIES[name] = cls
+        return cls
+
+    return register
+
+
+def complete_summary(spec: Spec, where: str = "summary") -> Spec:
+    """A summary's spec with every option written out.
+
+    Raises:
+        ConfigError: an unknown summary or option (with the nearest real one), or a value that is not allowed.
+    """
+    name, options = split_spec(spec, where, list(SUMMARIES), "summary")
+    parts = options.get("summaries")
+    if name == "concat" and isinstance(parts, (list, tuple)):
+        options["summaries"] = [_complete_part(part, f"{where}.concat.summaries[{i}]") for i, part in enumerate(parts)]
+    return {"type": name, **to_plain(build_config(SUMMARIES[name].Config, options, where))}
+
+
+def _complete_part(part: Spec, where: str) -> Spec:
+    """A part of a concat: a summary's spec and the `layers` in front of it."""
+    if not isinstance(part, dict) or "layers" not in part:
+        return complete_summary(part, where)
+    layers = complete_layers(part["layers"], f"{where}.layers")
+    return {**complete_summary({key: part[key] for key in part if key != "layers"}, where), "layers": layers}
+
+
+def build_summary(spec: Spec, features: Features, *, where: str = "summary") -> Summary:
+    """The summary of a spec, for frames of shape `features`.
+
+    Raises:
+        ConfigError: as complete_summary; or frames that it cannot summarise.
+    """
+    name, options = split_spec(complete_summary(spec, where), where, list(SUMMARIES), "summary")
+    made: Any = build_config(SUMMARIES[name].Config, options, where)
+    try:
+        return SUMMARIES[name](features, made)  # type: ignore[call-arg]
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+@config
+class LastConfig:
+    """The last true frame."""
+
+    bidirectional: bool = False
+    """After a bidirectional layer: its forward half at the last frame, its backward half at the first, so that both
+    have seen the whole sequence."""
+
+
+@register_summary("last")
+class Last(Summary):
+    """The last true frame of each sequence, not the last column of the padding.
+
+    Raises:
+        ConfigError: bidirectional, and a frame has an odd number of values.
+    """
+
+    Config = LastConfig
+
+    def __init__(self, features: Features, config: LastConfig) -> None:
+        super().__init__(features)
+        self.config = config
+        if config.bidirectional and self.out_features % 2:
+            raise ConfigError(
+                f"last.bidirectional: frames have {self.out_features} values, expected an even number, one half per "
+                "direction; put it after a bidirectional recurrent layer"
+            )
+
+    def compute(self, x: Sequences) -> Tensor:
+        last = x.last().flatten(1)
+        return self._join(x.data[:, 0].flatten(1), last) if self.config.bidirectional else last
+
+    def _join(self, first: Tensor, last: Tensor) -> Tensor:
+        half = self.out_features // 2
+        return torch.cat([last[:, :half], first[:, half:]], 1)
+
+    def start(self, batch: int) -> State:
+        first, last = torch.zeros(batch, self.out_features), torch.zeros(batch, self.out_features)
+        return first, last, torch.zeros(batch, dtype=torch.int64)
+
+    def push(self, data: Tensor, state: State) -> State:
+        if data.shape[1] == 0:
+            return state
+        first, _, count = state
+        is_new = count.to(data.device)[:, None] == 0
+        first = torch.where(is_new, data[:, 0].flatten(1), first.to(data))
+        return first, data[:, -1].flatten(1).contiguous(), count + data.shape[1]
+
+    def read(self, state: State) -> Tensor:
+        self._check_read(state)
+        return self._join(state[0], state[1]) if self.config.bidirectional else state[1]
+
+
+@config
+class MeanConfig:
+    """The mean of the frames; no options."""
+
+
+@register_summary("mean")
+class Mean(Summary):
+    """The mean over each sequence's real frames."""
+
+    Config = MeanConfig
+
+    def __init__(self, features: Features, config: MeanConfig) -> None:
+        super().__init__(features)
+        self.config = config
+
+    def compute(self, x: Sequences) -> Tensor:
+        return x.data.flatten(2).sum(1) / x.lengths[:, None]
+
+    def start(self, batch: int) -> State:
+        return torch.zeros(batch, self.out_features), torch.zeros(batch, dtype=torch.int64)
+
+    def push(self, data: Tensor, state: State) -> State:
+        if data.shape[1] == 0:
+            return state
+        mean, count = state[0].to(data), (state[1] + data.shape[1]).to(data.device)
+        return mean + (data.flatten(2) - mean[:, None]).sum(1) / count[:, None], count  # a sum would grow for ever
+
+    def read(self, state: State) -> Tensor:
+        self._check_read(state)
+        return state[0]
+
+
+@config
+class MaxConfig:
+    """The largest value of each channel; no options."""
+
+
+@register_summary("max")
+class Max(Summary):
+    """The maximum of every channel over each sequence's real frames."""
+
+    Config = MaxConfig
+
+    def __init__(self, features: Features, config: MaxConfig) -> None:
+        super().__init__(features)
+        self.config = config
+
+    def compute(self, x: Sequences) -> Tensor:
+        data = x.data.flatten(2)
+        if not x.is_full:
+            data = data.masked_fill(~x.valid[..., None], -torch.inf)
+        return data.amax(1)
+
+    def start(self, batch: int) -> State:
+        return torch.full((batch, self.out_features), -torch.inf), torch.zeros(batch, dtype=torch.int64)
+
+    def push(self, data: Tensor, state: State) -> State:
+        if data.shape[1] == 0:
+            return state
+        return torch.maximum(state[0].to(data), data.flatten(2).amax(1)), state[1] + data.shape[1]
+
+    def read(self, state: State) -> Tensor:
+        self._check_read(state)
+        return state[0]
+
+
+@config
+class AttentionConfig:
+    """A weighted mean whose weights are learned."""
+
+    hidden_size: int = 64
+    """Units of the layer that scores a frame."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < 1:
+            raise ConfigError(f"attention.hidden_size={self.hidden_size}; expected at least 1")
+
+
+@register_summary("attention")
+class Attention(Summary):
+    """The mean of the frames, weighted by softmax over time of score . tanh(project(frame)).
+
+    Source: Bahdanau et al. 2015, arXiv:1409.0473 (additive scores), without a decoder's state as Yang et al. 2016,
+    NAACL N16-1174.
+    """
+
+    Config = AttentionConfig
+
+    def __init__(self, features: Features, config: AttentionConfig) -> None:
+        super().__init__(features)
+        self.config = config
+        self.project = nn.Linear(self.out_features, config.hidden_size)
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+
+    def _scores(self, data: Tensor) -> Tensor:
+        """(batch, time, values) -> (batch, time)."""
+        return self.score(self.project(data).tanh())[..., 0]  # type: ignore[no-any-return]
+
+    def weights(self, x: Sequences) -> Tensor:
+        """(batch, time): how much each frame counts; sums to 1 over a sequence, zero past its end."""
+        x = x.zeroed()
+        return self._weights(Sequences(x.data.flatten(2), x.lengths))
+
+    def _weights(self, x: Sequences) -> Tensor:
+        scores = self._scores(x.data)
+        if not x.is_full:
+            scores = scores.masked_fill(~x.valid, -torch.inf)
+        return scores.softmax(1)
+
+    def compute(self, x: Sequences) -> Tensor:
+        data = x.data.flatten(2)
+        return (self._weights(Sequences(data, x.lengths))[:, None] @ data)[:, 0]
+
+    def start(self, batch: int) -> State:
+        new = self.score.weight.new_full
+        count = torch.zeros(batch, dtype=torch.int64, device=self.score.weight.device)
+        return new((batch, 1), -torch.inf), new((batch, 1), 0.0), new((batch, self.out_features), 0.0), count
+
+    def push(self, data: Tensor, state: State) -> State:
+        """Softmax in one pass: what was summed is rescaled whenever a larger score comes."""
+        if data.shape[1] == 0:
+            return state
+        peak, total, weighted, count = state
+        data = data.flatten(2)
+        scores = self._scores(data)
+        new_peak = torch.maximum(peak, scores.amax(1, keepdim=True))
+        old = (peak - new_peak).exp()
+        now = (scores - new_peak).exp()
+        total = total * old + now.sum(1, keepdim=True)
+        return new_peak, total, weighted * old + (now[:, None] @ data)[:, 0], count + data.shape[1]
+
+    def read(self, state: State) -> Tensor:
+        self._check_read(state)
+        return state[2] / state[1]
+
+    def macs_per_frame(self) -> float:
+        return float(self.project.weight.numel() + self.score.weight.numel() + self.out_features)
+
+
+@config
+class ConcatConfig:
+    """Several summaries side by side."""
+
+    summaries: list[dict[str, Any]]
+    """Each {type: name, ...options}; `layers: [...]` in one of them are layers in front of it, a branch of its own."""
+
+    def __post_init__(self) -> None:
+        if not self.summaries:
+            raise ConfigError("concat.summaries: found none, expected at least 1")
+
+
+@register_summary("concat")
+class Concat(Summary):
+    """Several summaries of the same frames, each of them through layers of its own if it has any.
+
+    Raises:
+        ConfigError: a layer in front of a part learns from the training data; such a layer stands before the summary.
+    """
+
+    Config = ConcatConfig
+
+    def __init__(self, features: Features, config: ConcatConfig) -> None:
+        super().__init__(features)
+        self.config = config
+        self.branches, self.parts = nn.ModuleList(), nn.ModuleList()
+        for i, spec in enumerate(config.summaries):
+            where = f"summaries[{i}]"
+            spec = _complete_part(spec, where)
+            branch = build_layers(spec.pop("layers", []), features, where=f"{where}.layers")
+            if branch.learns_statistics:
+                raise ConfigError(f"{where}.layers: a layer learns from the training data; put it before the summary")
+            self.branches.append(branch)
+            self.parts.append(build_summary(spec, branch.out_features, where=where))
+        self.out_features = sum(part.out_features for _, part in self._pairs)
+
+    @property
+    def _pairs(self) -> list[tuple[Chain, Summary]]:
+        return cast("list[tuple[Chain, Summary]]", list(zip(self.branches, self.parts, strict=True)))
+
+    def compute(self, x: Sequences) -> Tensor:
+        return torch.cat([part.compute(branch.compute(x)) for branch, part in self._pairs], 1)
+
+    @property
+    def can_stream(self) -> bool:
+        return all(branch.can_stream and part.can_stream for branch, part in self._pairs)
+
+    def start(self, batch: int) -> State:
+        """The states of each part: its layers', then its summary's.
+
+        Raises:
+            StreamError: a layer cannot stream.
+        """
+        states: list[Tensor] = []
+        for branch, part in self._pairs:
+            states += [*branch.start(batch), *part.start(batch)]
+        return tuple(states)
+
+    def push(self, data: Tensor, state: State) -> State:
+        new: list[Tensor] = []
+        for (branch, part), (own, summary) in zip(self._pairs, self._divide(state), strict=True):
+            frames, own = branch.push(data, own)
+            new += [*own, *part.push(frames, summary)]
+        return tuple(new)
+
+    def _flushed(self, state: State) -> list[tuple[Summary, State]]:
+        """Each part and its state, if the stream ended here."""
+        ends = []
+        for (branch, part), (own, summary) in zip(self._pairs, self._divide(state), strict=True):
+            ends.append((part, part.push(branch.finish(own), summary) if own else summary))
+        return ends
+
+    def read(self, state: State) -> Tensor:
+        return torch.cat([part.read(end) for part, end in self._flushed(state)], 1)
+
+    def has_frames(self, state: State) -> bool:
+        return all(part.has_frames(end) for part, end in self._flushed(state))
+
+    def _divide(self, state: State) -> list[tuple[State, State]]:
+        parts, at = [], 0
+        for branch, part in self._pairs:
+            middle = at + len(branch.start(1))
+            end = middle + len(part.start(1))
+            parts.append((state[at:middle], state[middle:end]))
+            at = end
+        return parts
+
+    def macs_per_frame(self) -> float:
+        total = 0.0
+        for branch, part in self._pairs:
+            total += branch.macs_per_frame() + part.macs_per_frame() / branch.timing.stride
+        return total
