@@ -37,6 +37,11 @@ class Sequences(NamedTuple):
         """True when nothing is padded, so that masking can be skipped."""
         return self.lengths.numel() == 0 or int(self.lengths.min()) == self.data.shape[1]
 
+    def trimmed(self) -> Sequences:
+        """The same sequences without the columns that are padding in all of them."""
+        longest = int(self.lengths.max()) if self.lengths.numel() else 0
+        return self if longest == self.data.shape[1] else Sequences(self.data[:, :longest], self.lengths)
+
     def zeroed(self) -> Sequences:
         """The same sequences with zeros past every end, whatever stood there, NaN included."""
         if self.is_full:

@@ -129,7 +129,7 @@ class Dropout(Layer):
     """Dropout; what is drawn depends on the sequences' lengths, not on how far they are padded.
 
     Shape:
-        x.data: (batch, time, *features), returns the same, without columns that are padding in every sequence.
+        x.data: (batch, time, *features), returns the same.
     """
 
     Config = DropoutConfig
@@ -142,11 +142,10 @@ class Dropout(Layer):
         rate = self.config.rate
         if not self.training or rate == 0:
             return x
-        data = x.data[:, : int(x.lengths.max())]
         if self.config.kind == "element":
-            return Sequences(F.dropout(data, rate), x.lengths)
-        shape = (data.shape[0], 1, *self.in_features[:1], *(1 for _ in self.in_features[1:]))
-        return Sequences(data * F.dropout(data.new_ones(shape), rate), x.lengths)
+            return Sequences(F.dropout(x.data, rate), x.lengths)
+        shape = (x.data.shape[0], 1, *self.in_features[:1], *(1 for _ in self.in_features[1:]))
+        return Sequences(x.data * F.dropout(x.data.new_ones(shape), rate), x.lengths)
 
 
 @config

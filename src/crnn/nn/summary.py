@@ -53,7 +53,7 @@ class Summary(nn.Module):
                 f"{type(self).__name__}: sequence {int(x.lengths.argmin())} has no frames, needs at least 1; "
                 "leave empty sequences out"
             )
-        return self.compute(x.zeroed())
+        return self.compute(x.trimmed().zeroed())
 
     def compute(self, x: Sequences) -> Tensor:
         """As forward, on input that is zero past the ends."""
