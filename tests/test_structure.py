@@ -51,9 +51,8 @@ def test_imports_point_one_way(path):
     for module in imported_modules(path):
         package, _, rest = module.partition(".")
         used = rest.partition(".")[0]
-        is_room = used and any(
-            (PACKAGE / name).exists() for name in (used, f"{used}.py")
-        )  # or a name, such as crnn.__version__
+        # what is no file here is a name of the package itself, such as crnn.__version__
+        is_room = used and any((PACKAGE / name).exists() for name in (used, f"{used}.py"))
         if package != "crnn" or used == room or not is_room:
             continue
         assert {room, used} <= level.keys(), f"{room} or {used} stands in no line under Rooms in docs/architecture.md"
