@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -86,6 +86,19 @@ class Task(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean training loss of a batch, a scalar. outputs: (batch, num_outputs)."""
 
+    def mix(self, targets: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+        """Targets of examples mixed with others of their batch (mixup), as `loss` takes them.
+
+        Shape:
+            partner: (batch,) int64, the other's position; weight: (batch,) or scalar, the share of the example itself.
+        """
+        share = weight.reshape(-1, *(1,) * (targets.dim() - 1)) if weight.dim() else weight
+        return share * targets + (1 - share) * targets[partner]
+
+    def monitor(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """The metrics read after every epoch: few and quick, the primary one first."""
+        return self.scores(outputs, targets).metrics
+
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
         """Metrics on a whole set; outputs as the network gives them (logits, or scaled values)."""
@@ -116,6 +129,3 @@ def find_task(name: str) -> type[Task]:
     if name not in TASKS:
         raise ConfigError(f"--task {name}: unknown task{nearest(name, list(TASKS))}")
     return TASKS[name]
-
-
-Metric = Callable[[Tensor, Tensor], float]

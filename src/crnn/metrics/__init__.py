@@ -1,0 +1,1 @@
+"""Measures that torchmetrics and scikit-learn lack: `bootstrap` (intervals), `calibration` (error, temperature)."""

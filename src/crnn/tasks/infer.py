@@ -1,0 +1,48 @@
+"""Which task the targets ask for, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from crnn.data.dataset import Target
+from crnn.errors import DataError
+
+
+def infer_task(targets: Sequence[Target]) -> tuple[str, str]:
+    """The name of the task for these targets, and the reason in words for the user.
+
+    Text is classified, numbers are regressed, sets of labels are a multi-label problem. Whole numbers that repeat
+    often (0, 1, 2 in a CSV column) are class numbers.
+
+    Raises:
+        DataError: no targets at all, or a mixture of kinds.
+    """
+    known = [target for target in targets if target is not None]
+    if not known:
+        raise DataError(
+            f"found no targets in {len(targets)} examples; give --labels FILE, a --target column or class sub-folders"
+        )
+    if all(isinstance(target, tuple) for target in known):
+        names = {label for target in known if isinstance(target, tuple) for label in target}
+        return "multilabel", f"every example has a set of labels, {len(names)} different ones in all"
+    if all(isinstance(target, str) for target in known):
+        return "classify", f"targets are text, {len(set(known))} different ones"
+    numbers = [float(target) for target in known if isinstance(target, (int, float))]
+    if len(numbers) == len(known):
+        return _task_of_numbers(numbers)
+    kinds = sorted({"a set of labels" if isinstance(t, tuple) else type(t).__name__ for t in known})
+    raise DataError(
+        f"targets are of mixed kinds ({', '.join(kinds)}); expected all text, all numbers or all label sets"
+    )
+
+
+def _task_of_numbers(numbers: list[float]) -> tuple[str, str]:
+    different = set(numbers)
+    whole = all(math.isfinite(number) and number == int(number) for number in different)
+    if whole and len(different) <= 20 and len(numbers) >= 5 * len(different):
+        return (
+            "classify",
+            f"targets are {len(different)} whole numbers that repeat; --task regress treats them as values",
+        )
+    return "regress", f"targets are numbers, {len(different)} different ones"

@@ -1,0 +1,1 @@
+"""Training: `config`, `loop` (fit), `optim`, `checkpoint`, `doctor`, `progress`, `history`, `outputs`, `device`."""

@@ -1,0 +1,479 @@
+"""The training loop: where data, network and task meet."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config import to_plain
+from crnn.data.augment import Augment
+from crnn.data.batch import Batches
+from crnn.data.dataset import Dataset
+from crnn.errors import ConfigError
+from crnn.sequences import Sequences
+from crnn.tasks.task import Task
+from crnn.train.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from crnn.train.config import TrainConfig, make_plan
+from crnn.train.device import open_device
+from crnn.train.doctor import Doctor
+from crnn.train.history import EpochRecord, History
+from crnn.train.optim import Average, Schedule, build_optimizer
+from crnn.train.outputs import compute_outputs
+from crnn.train.progress import Report, Update
+
+CHECK_EVERY = 200
+"""Updates between looks at the loss within an epoch: reading it earlier would hold up the step."""
+REPORT_SECONDS = 0.5
+STATISTICS_VALUES = 20_000_000
+"""Values of training data, at most, from which front-ends learn their statistics."""
+FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
+"""Options that may differ when a run is resumed."""
+
+
+def fit(
+    network: nn.Module,
+    task: Task,
+    train: Dataset,
+    validation: Dataset | None,
+    config: TrainConfig,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Report | None = None,
+) -> History:
+    """Train a network in place; it ends with the weights that `config.keep` asks for, in eval mode, on the CPU.
+
+    Promise: the same seed gives the same numbers, and a run that was interrupted anywhere and resumed ends with the
+    same bits as one that was not. Torch's global random state is as before afterwards.
+
+    Ctrl-C stops after the current update: the state is written to `out/checkpoints/last.safetensors` and
+    KeyboardInterrupt is raised. A second Ctrl-C stops at once, with the checkpoint before.
+
+    Args:
+        network: maps Sequences to (batch, task.num_outputs); its fit_statistics, if any, is called on training data.
+        validation: chooses the best epoch and stops early; None keeps the last weights.
+        out: the run folder; None writes no checkpoints.
+        resume: go on from the checkpoint in `out`, with the same network, data and config.
+        progress: called after every epoch, and twice a second at most within one.
+    Raises:
+        TrainingError: training cannot go on (the message says why), or a checkpoint cannot be written.
+        ModelError: nothing to resume from, or a damaged checkpoint.
+        ConfigError: options that do not go together, or differ from those of the checkpoint.
+        DataError: targets that the task cannot use.
+        KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
+    """
+    if resume and out is None:
+        raise ConfigError("resume=True needs out, the run folder with the checkpoint")
+    path = None if out is None else out / "checkpoints" / "last.safetensors"
+    with _threads(config.threads), _own_random_state(config.seed):
+        trainer = _Trainer(network, task, train, validation, config, path, progress)
+        trainer.begin(load_checkpoint(path) if resume and path is not None else None)
+        with _interrupts(trainer):
+            trainer.run()
+        trainer.hand_over()
+    return trainer.history
+
+
+class _Trainer:
+    """The state of a run. Its position is (epoch, batch): epochs done, and batches done in the current one."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        train: Dataset,
+        validation: Dataset | None,
+        config: TrainConfig,
+        path: Path | None,
+        progress: Report | None,
+    ) -> None:
+        self.network, self.task, self.config, self.path, self.progress = network, task, config, path, progress
+        self.train, self.validation = train, validation if validation is not None and len(validation) else None
+        self.device, self.autocast = open_device(config.precision)
+        network.to(self.device)
+        batch_size = config.batch_size_for(len(train))
+        self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed)
+        self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
+        if self.validation is not None:
+            self.validation_batches = Batches(self.validation, 4 * batch_size, shuffle=False, seed=config.seed)
+            places = [example.where for example in self.validation]
+            self.validation_targets = task.encode(self.validation.targets, places)
+        self.plan = make_plan(
+            config, batches=len(self.batches), num_train=len(train), num_validation=len(validation or ())
+        )
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(network, config)
+        self.schedule = Schedule(config, self.plan.steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16-mixed")
+        self.average: Average | None = None
+        self.augment = Augment(config.augment)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.doctor = Doctor(network)
+        self.history = History()
+        self.best: dict[str, Tensor] = {}
+        self.best_score = (-math.inf, -math.inf)
+        self.epoch = self.batch = 0
+        self.frames = 0  # of this epoch so far, padding included
+        self.losses: list[float] = []  # of this epoch's batches; the newest are still tensors in `unread_losses`
+        self.unread_losses: list[Tensor] = []
+        self.norms: list[float] = []
+        self.unread_norms: list[Tensor] = []
+        self.interrupted = False
+        self.spent = 0.0  # on this epoch before an interruption
+        self.first_step = 0
+        self.started = self.epoch_started = self.last_save = self.last_report = time.monotonic()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose weights are measured and kept."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"epoch {self.epoch + 1} of {self.plan.epochs}"
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Start from the network as it is, after its front-ends have seen training data, or from a checkpoint."""
+        learn = getattr(self.network, "fit_statistics", None)
+        if learn is not None and checkpoint is None:
+            learn(self._sample())
+        if self.config.ema_decay is not None:
+            self.average = Average(self.network, self.config.ema_decay)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+
+    def _sample(self) -> Iterator[Sequences]:
+        """Training batches, unaugmented, up to a size that fits in memory together."""
+        values = 0
+        for x, _ in self.batches.epoch(0):
+            yield x.to(self.device)
+            values += x.data.numel()
+            if values > STATISTICS_VALUES:
+                return
+
+    def run(self) -> None:
+        """Train to the end, to the early stop, or to Ctrl-C."""
+        self.started = self.epoch_started = self.last_save = self.last_report = time.monotonic()
+        while not self.history.stopped:
+            if self.batch == 0:
+                self.doctor.remember()
+            self._train_epoch()
+            self._stop_if_interrupted()
+            self._close_epoch()
+            self._save_if_due()
+            self._stop_if_interrupted()
+
+    def _train_epoch(self) -> None:
+        """The rest of the current epoch, or up to Ctrl-C."""
+        network, accumulate, is_cpu = self.network.train(), self.config.accumulate, self.device.type == "cpu"
+        for x, indices in itertools.islice(self.batches.epoch(self.epoch), self.batch, None):
+            self.frames += x.data.shape[0] * x.data.shape[1]
+            if not is_cpu:
+                x, indices = x.to(self.device), indices.to(self.device)
+            x, targets = self._augmented(x, self.targets.index_select(0, indices))
+            with self.autocast():
+                outputs = network(x)
+            loss = self.task.loss(outputs.float(), targets)
+            self.unread_losses.append(loss.detach())
+            if accumulate > 1:
+                loss = loss / min(accumulate, self.plan.batches - self.batch // accumulate * accumulate)
+            self.scaler.scale(loss).backward()
+            self.batch += 1
+            if self.batch % accumulate == 0 or self.batch == self.plan.batches:
+                self._update_weights()
+                if self.interrupted:
+                    return
+
+    def _augmented(self, x: Sequences, targets: Tensor) -> tuple[Sequences, Tensor]:
+        x = self.augment(x, self.generator)
+        if not self.config.augment.mixup:
+            return x, targets
+        mixed = self.augment.mix(x, self.generator)
+        return mixed.sequences, self.task.mix(targets, mixed.partner, mixed.weight)
+
+    def _update_weights(self) -> None:
+        """One step of the optimiser from the gradients that stand."""
+        config, step = self.config, self.history.steps
+        self.doctor.note_gradients()
+        self.scaler.unscale_(self.optimizer)
+        if config.max_grad_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, config.max_grad_value)
+        if config.max_grad_norm is not None:
+            self.unread_norms.append(nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
+        elif self.batch == self.plan.batches:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            self.unread_norms.append(nn.utils.get_total_norm(gradients))
+        rate = self.schedule.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(step)
+        self.history.steps += 1
+        if self.history.steps % CHECK_EVERY == 0:
+            self._read()
+        if self.progress is not None and time.monotonic() - self.last_report > REPORT_SECONDS:
+            self._read()
+            self._report(None)
+
+    def _read(self) -> None:
+        """Bring the losses and norms since the last time to the CPU, and stop where a loss is not finite."""
+        if self.unread_losses:
+            self.losses += torch.stack(self.unread_losses).tolist()
+            self.unread_losses.clear()
+        if self.unread_norms:
+            self.norms += torch.stack(self.unread_norms).tolist()
+            self.unread_norms.clear()
+        for i, loss in enumerate(self.losses):
+            if not math.isfinite(loss):
+                self._explain(i, loss)
+
+    def _explain(self, batch: int, loss: float) -> None:
+        x, indices = next(itertools.islice(self.batches.epoch(self.epoch), batch, None))
+        examples = [self.train[int(i)] for i in indices]
+        place = f"{self.place}, batch {batch + 1} of {self.plan.batches}"
+        raise self.doctor.explain_loss(loss, x.to(self.device), examples, place, self.rate)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last update."""
+        return self.schedule.rate(self.history.steps - 1)
+
+    def _close_epoch(self) -> None:
+        """Measure, record, and move to the next epoch."""
+        self._read()
+        self.doctor.check_reached()
+        number = self.epoch + 1
+        train_loss, norm = math.fsum(self.losses) / len(self.losses), math.fsum(self.norms) / len(self.norms)
+        first_loss = self.history.records[0].train_loss if self.history.records else train_loss
+        self.doctor.check_gradients(norm, train_loss, first_loss, self.place, self.rate)
+        if number & (number - 1) == 0:  # epochs 1, 2, 4, 8, ...: a dying layer is found early, a long run pays little
+            x, _ = next(self.batches.epoch(self.epoch))
+            self.doctor.check_layers(x.to(self.device), self.place)
+        last = number == self.plan.epochs
+        validation_loss: float | None = None
+        metrics: dict[str, float] = {}
+        if self.validation is not None and (last or number % self.plan.evaluate_every == 0):
+            validation_loss, metrics = self._validate()
+        is_best = validation_loss is not None and self._keep_if_best(number, validation_loss, metrics)
+        seconds = self.spent + time.monotonic() - self.epoch_started
+        padding = 1 - int(self.batches.lengths.sum()) / self.frames
+        record = EpochRecord(
+            number, train_loss, validation_loss, metrics, self.rate, norm, padding, seconds, is_best=is_best
+        )
+        self.history.records.append(record)
+        self._report(record)
+        self._decide(record, last)
+        self.epoch, self.batch, self.frames, self.spent = number, 0, 0, 0.0
+        self.losses, self.norms = [], []
+        self.epoch_started = time.monotonic()
+
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        outputs = compute_outputs(self.evaluated, self.validation_batches, autocast=self.autocast)
+        loss = float(self.task.loss(outputs, self.validation_targets))
+        return loss, self.task.monitor(outputs, self.validation_targets)
+
+    def _keep_if_best(self, number: int, loss: float, metrics: dict[str, float]) -> bool:
+        """Keep the weights if the primary metric is better than ever, or as good at a lower loss."""
+        value = metrics[self.task.primary]
+        signed = value if self.task.higher_is_better else -value
+        score = (-math.inf if math.isnan(signed) else signed, -math.inf if math.isnan(loss) else -loss)
+        if self.history.best_epoch is not None and score <= self.best_score:
+            return False
+        self.best_score, self.history.best_epoch = score, number
+        if self.config.keep == "best":
+            self.best = {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
+        return True
+
+    def _decide(self, record: EpochRecord, last: bool) -> None:
+        """Whether to stop, and what the plateau schedule makes of this epoch."""
+        if last:
+            self.history.stopped = "finished"
+        elif self.config.patience and self.history.best_epoch:
+            waited = record.epoch - self.history.best_epoch
+            self.history.stopped = "early" if waited >= self.config.patience else ""
+        if self.validation is None:
+            self.schedule.observe(record.train_loss, 1)
+        elif record.metrics:
+            value = record.metrics[self.task.primary]
+            self.schedule.observe(-value if self.task.higher_is_better else value, self.plan.evaluate_every)
+
+    def _report(self, record: EpochRecord | None) -> None:
+        if self.progress is None:
+            return
+        now, done = time.monotonic(), self.history.steps
+        self.last_report = now
+        left = None
+        if done > self.first_step:
+            left = (now - self.started) / (done - self.first_step) * (self.plan.steps - done)
+        loss = record.train_loss if record is not None else math.fsum(self.losses) / len(self.losses)
+        self.progress(Update(self.epoch + 1, self.plan.epochs, done, self.plan.steps, loss, left, record))
+
+    def _stop_if_interrupted(self) -> None:
+        if not self.interrupted or self.history.stopped:
+            return
+        place = f"{self.place}, batch {self.batch} of {self.plan.batches}"
+        if self.path is None:
+            raise KeyboardInterrupt(f"stopped in {place}; nothing was saved, since no run folder was given")
+        self.save()
+        raise KeyboardInterrupt(f"stopped in {place}; saved to {self.path}, from where the run can be resumed")
+
+    def _save_if_due(self) -> None:
+        waited = time.monotonic() - self.last_save >= self.config.checkpoint_seconds
+        if self.history.stopped or (waited and self.epoch % self.config.checkpoint_every == 0):
+            self.save()
+
+    def save(self) -> None:
+        """Write everything that the rest of the run depends on."""
+        if self.path is None:
+            return
+        self._read()
+        tensors: dict[str, Tensor] = {
+            "random/torch": torch.get_rng_state(),
+            "random/augment": self.generator.get_state(),
+        }
+        if self.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        parts = {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        if self.average is not None:
+            parts["average"] = self.average.network.state_dict()
+        for part, named in parts.items():
+            tensors.update({f"{part}/{name}": tensor for name, tensor in named.items()})
+        save_checkpoint(self.path, Checkpoint(tensors, self._values()))
+        self.last_save = time.monotonic()
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "frames": self.frames,
+            "losses": self.losses,
+            "norms": self.norms,
+            "spent": self.spent + time.monotonic() - self.epoch_started,
+            "best_score": list(self.best_score),
+            "schedule": self.schedule.state(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history.to_plain(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run."""
+        config = {name: value for name, value in to_plain(self.config).items() if name not in FREE_TO_CHANGE}
+        validation = None if self.validation is None else self.validation.fingerprint()
+        shapes = {name: list(tensor.shape) for name, tensor in self.network.state_dict().items()}
+        task = self.task.state()
+        return {
+            "config": config,
+            "train": self.train.fingerprint(),
+            "validation": validation,
+            "network": shapes,
+            "task": task,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was written."""
+        values = checkpoint.values
+        _check_same(values, self._identity(), self.path)
+        self.network.load_state_dict(checkpoint.part("network"))
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint.part("average"))
+        load_optimizer(self.optimizer, checkpoint.part("optimizer"))
+        self.best = {name: tensor.to(self.device) for name, tensor in checkpoint.part("best").items()}
+        torch.set_rng_state(checkpoint.tensors["random/torch"])
+        self.generator.set_state(checkpoint.tensors["random/augment"])
+        if self.device.type == "cuda" and "random/cuda" in checkpoint.tensors:
+            torch.cuda.set_rng_state(checkpoint.tensors["random/cuda"], self.device)
+        self.epoch, self.batch, self.frames = values["epoch"], values["batch"], values["frames"]
+        self.losses, self.norms, self.spent = values["losses"], values["norms"], values["spent"]
+        self.best_score = (values["best_score"][0], values["best_score"][1])
+        self.schedule.load(values["schedule"])
+        self.scaler.load_state_dict(values["scaler"])
+        self.history = History.from_plain(values["history"])
+        self.first_step = self.history.steps
+        self.doctor.remember()
+
+    def hand_over(self) -> None:
+        """Give the network the weights to keep."""
+        kept = self.best if self.best else self.evaluated.state_dict()
+        if kept and (self.best or self.average is not None):
+            self.network.load_state_dict(kept)
+        self.network.cpu().eval()
+        self.optimizer.zero_grad()
+
+
+def _check_same(saved: dict[str, Any], now: dict[str, Any], path: Path | None) -> None:
+    """Raises ConfigError when a checkpoint belongs to another run."""
+    for name, value in now["config"].items():
+        if saved["config"].get(name) != value:
+            raise ConfigError(
+                f"{path}: was trained with train.{name}={saved['config'].get(name)!r}, found {value!r}; resume with "
+                "the same options, or train anew"
+            )
+    for name, what in (
+        ("train", "training data"),
+        ("validation", "validation data"),
+        ("network", "network"),
+        ("task", "task"),
+    ):
+        if saved[name] != now[name]:
+            raise ConfigError(
+                f"{path}: the {what} differs from that of this checkpoint; resume with the same, or train anew"
+            )
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Torch's global generators seeded for the run, and as before after it."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _interrupts(trainer: _Trainer) -> Iterator[None]:
+    """Ctrl-C asks the trainer to stop after its update; a second one stops at once. Only the main thread gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        trainer.interrupted = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
