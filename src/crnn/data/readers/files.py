@@ -1,0 +1,322 @@
+"""Folders of one sequence a file: find the files, and what class folders, a labels table and file names say of each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from crnn.config import nearest
+from crnn.data.dataset import Problem, Target
+from crnn.data.readers.columns import (
+    CLASS_NAMES,
+    FILE_NAMES,
+    SPLIT_COLUMNS,
+    pick_column,
+    pick_targets,
+    splits_of,
+    targets_of,
+    texts_of,
+)
+from crnn.data.readers.official import SPLIT_NAMES
+from crnn.data.readers.reader import ReadOptions, Source, Split
+from crnn.data.readers.table import ROW, load_frame
+from crnn.errors import DataError
+
+INDEX_NAMES = ("index", "labels", "metadata")
+"""Names of tables that are taken for the labels table when they lie in the folder and have a file and target column."""
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """A file of one sequence and what is known about it before it is opened."""
+
+    path: Path
+    id: str
+    target: Target = None
+    group: str | None = None
+    split: Split = None
+
+
+@dataclass
+class FoundFiles:
+    """Files in order, what was wrong, and one line on where targets came from."""
+
+    files: list[LabelledFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    how: str = ""
+
+
+@dataclass
+class Row:
+    """What a labels table says about one file."""
+
+    where: str
+    target: Target
+    group: str | None
+    split: Split
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Paths of all files below, relative, with '/', sorted; hidden ones are left out, linked folders are followed."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        folders[:] = (
+            sorted(name for name in folders if name[0] != "." and name != "__MACOSX") if real not in seen else []
+        )
+        if real in seen:
+            continue
+        seen.add(real)
+        inside = os.path.relpath(root, folder).replace(os.sep, "/")
+        yield from (name if inside == "." else f"{inside}/{name}" for name in sorted(names) if name[0] != ".")
+
+
+def labelled_files(source: Source, suffixes: tuple[str, ...], options: ReadOptions) -> FoundFiles:
+    """All files with these suffixes, with their targets, groups and splits.
+
+    What says more wins: the labels table, then the pattern's {label}, then the class sub-folder. Top folders named
+    train, test and validation give the split.
+    Raises:
+        DataError: no files; a labels table or pattern that cannot be used; a group that nothing gives.
+    """
+    root = source if isinstance(source, Path) else None
+    paths = {name: root / name for name in walk(root) if name.lower().endswith(suffixes)} if root is not None else {}
+    if isinstance(source, tuple) or source.is_file():
+        paths = {str(path): path for path in ((source,) if isinstance(source, Path) else source)}
+    if not paths:
+        raise DataError(f"{source}: found no files ending in {', '.join(suffixes)}, in sub-folders neither")
+    found = FoundFiles()
+    splits = folder_splits(list(paths))
+    pattern = FilePattern(options.pattern) if options.pattern else None
+    table_path = options.labels or (find_index(root, options) if pattern is None else None)
+    rows = read_labels(table_path, root, paths, options, pattern, found.problems) if table_path else None
+    _refuse_unknown_group(options, pattern, rows is not None)
+    named = pattern is not None and _label_field(pattern, options) is not None
+    for name, path in paths.items():
+        where = str(path)
+        fields = pattern.parse(name) if pattern else {}
+        if isinstance(fields, str):
+            found.problems.append(Problem(where, fields))
+            continue
+        row = rows.get(name) if rows is not None else None
+        if rows is not None and row is None:
+            what = f"stands in no row of {table_path}; add a row, or remove the file"
+            found.problems.append(Problem(where, what))
+            continue
+        target: Target = _class_folder(name, splits) if root is not None else None
+        if pattern is not None and named:
+            target = fields[str(_label_field(pattern, options))]
+        if row is not None and row.target is not None:
+            target = row.target
+        elif row is not None and options.target is not None and not named:
+            target = None
+        group = row.group if row is not None and row.group is not None else fields.get(options.group or "")
+        split = row.split if row is not None and row.split else splits.get(name.split("/")[0].lower())
+        if "split" in fields and split is None:
+            split = SPLIT_NAMES.get(fields["split"].lower())
+        found.files.append(LabelledFile(path, name, target, group, split))
+    found.how = _describe(str(root or "files"), table_path, named, splits, found, options)
+    return found
+
+
+def _describe(
+    source: str, table: Path | None, named: bool, splits: dict[str, Split], found: FoundFiles, options: ReadOptions
+) -> str:
+    if table is not None:
+        how = f"labels from {table}"
+    elif named:
+        how = f"labels from file names {options.pattern}"
+    elif any(file.target is not None for file in found.files):
+        how = "labels from sub-folders"
+    else:
+        how = "no labels"
+        what = "no labels: found no class sub-folders; give labels= a table, or pattern= such as '{label}_{take}'"
+        found.problems.append(Problem(source, what, "warning"))
+    return f"{how}, split by folders {', '.join(splits)}" if splits else how
+
+
+def folder_splits(names: list[str]) -> dict[str, Split]:
+    """Top folders that are splits, in lower case; none unless every top folder is one and no file lies beside them."""
+    tops = {name.split("/")[0] for name in names if "/" in name and not name.startswith("/")}
+    if not tops or any("/" not in name for name in names) or not all(top.lower() in SPLIT_NAMES for top in tops):
+        return {}
+    return {top.lower(): SPLIT_NAMES[top.lower()] for top in sorted(tops)}
+
+
+def _class_folder(name: str, splits: dict[str, Split]) -> str | None:
+    """The first folder, below the split's."""
+    folders = name.split("/")[:-1]
+    folders = folders[1:] if folders and folders[0].lower() in splits else folders
+    return folders[0] if folders else None
+
+
+def _label_field(pattern: FilePattern, options: ReadOptions) -> str | None:
+    if options.target is not None and options.target[0] in pattern.fields:
+        return options.target[0]
+    return next((name for name in CLASS_NAMES if name in pattern.fields), None)
+
+
+def _refuse_unknown_group(options: ReadOptions, pattern: FilePattern | None, has_table: bool) -> None:
+    if options.group is None or has_table or (pattern is not None and options.group in pattern.fields):
+        return
+    if pattern is not None:
+        raise DataError(
+            f"group {options.group!r} is not a field of {pattern.text!r}{nearest(options.group, pattern.fields)}"
+        )
+    raise DataError(
+        f"group {options.group!r}: nothing names it; give a labels table with that column, "
+        f"or a pattern such as '{{label}}_{{{options.group}}}_{{take}}'"
+    )
+
+
+class FilePattern:
+    """Fields in file names: '{label}_{speaker}_{take}'; '{take:d}' takes digits only.
+
+    Matched against the name without its suffix, and against as many folders as the pattern has. A name that can be
+    read in two ways is refused rather than guessed.
+    Raises:
+        DataError: no fields, a field twice, a field without a name.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+        self.depth = text.count("/") + 1
+        pieces = re.split(r"\{([^{}]*)\}", re.sub(r"\.(?!.*[{}])\w+$", "", text))
+        self.fields = [piece.split(":")[0] for piece in pieces[1::2]]
+        if (
+            not self.fields
+            or len(set(self.fields)) < len(self.fields)
+            or not all(f.isidentifier() for f in self.fields)
+        ):
+            raise DataError(
+                f"pattern {text!r}: expected different named fields, such as '{{label}}_{{speaker}}_{{take}}'"
+            )
+        if any(piece.partition(":")[2] not in ("", "d") for piece in pieces[1::2]):
+            raise DataError(f"pattern {text!r}: after ':' expected d, for digits")
+        self._shortest, self._longest = (self._compile(pieces, more) for more in (r"[^/]+?", r"[^/]+"))
+
+    @staticmethod
+    def _compile(pieces: list[str], anything: str) -> re.Pattern[str]:
+        parts = []
+        for i, piece in enumerate(pieces):
+            name, _, digits = piece.partition(":")
+            parts.append(f"(?P<{name}>{r'[0-9]+' if digits else anything})" if i % 2 else re.escape(piece))
+        return re.compile("".join(parts))
+
+    def parse(self, name: str) -> dict[str, str] | str:
+        """The fields of a file, or what is wrong with its name."""
+        text = str(PurePosixPath(*PurePosixPath(name).parts[-self.depth :]).with_suffix(""))
+        match, longest = self._shortest.fullmatch(text), self._longest.fullmatch(text)
+        if match is None or longest is None:
+            return f"name does not match the pattern {self.text!r}; rename it, or change the pattern"
+        if match.groupdict() != longest.groupdict():
+            return (
+                f"name fits the pattern {self.text!r} in two ways ({match.groupdict()} and {longest.groupdict()}); "
+                "mark a field of digits, such as '{take:d}', or rename it"
+            )
+        return match.groupdict()
+
+
+def find_index(root: Path | None, options: ReadOptions) -> Path | None:
+    """A labels table that lies in the folder under a usual name and has the columns it needs."""
+    if root is None or not root.is_dir():
+        return None
+    for path in sorted(root.iterdir()):
+        if path.stem.lower() not in INDEX_NAMES or path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".jsonl"):
+            continue
+        names = [name for name in load_frame(path)[0].columns if name != ROW]
+        has_target = options.target is not None and set(options.target) <= set(names)
+        has_target = has_target or (options.target is None and bool(pick_targets(names, None, str(path))))
+        if has_target and pick_column(names, None, FILE_NAMES, str(path), "file"):
+            return path
+    return None
+
+
+def read_labels(
+    path: Path,
+    root: Path | None,
+    files: dict[str, Path],
+    options: ReadOptions,
+    pattern: FilePattern | None,
+    problems: list[Problem],
+) -> dict[str, Row]:
+    """Rows of a labels table by the file they name; rows that name no file, and files named twice, are problems.
+
+    Raises:
+        DataError: no such table or column, or no column holds file names.
+    """
+    if not path.exists() and root is not None and (root / path).exists():
+        path = root / path
+    frame, bad = load_frame(path)
+    problems += bad
+    names = [name for name in frame.columns if name != ROW]
+    index = FileIndex(files)
+    file_column = _file_column(frame, names, index, path)
+    asked = options.target
+    if asked is not None and pattern is not None and asked[0] in pattern.fields and asked[0] not in names:
+        asked = ()
+    target_names = pick_targets([name for name in names if name != file_column], asked, str(path))
+    if not target_names and (pattern is None or _label_field(pattern, options) is None):
+        raise DataError(f"{path}: found no target column among {', '.join(names)}; name one as target=")
+    in_pattern = pattern is not None and options.group in pattern.fields and options.group not in names
+    group = None if in_pattern else pick_column(names, options.group, (), str(path), "group")
+    split = pick_column(names, None, SPLIT_COLUMNS, str(path), "split")
+    columns = zip(
+        frame[ROW].to_list(),
+        texts_of(frame, file_column),
+        targets_of(frame, target_names, str(path)),
+        texts_of(frame, group),
+        splits_of(frame, split, str(path)),
+        strict=True,
+    )
+    rows: dict[str, Row] = {}
+    for number, text, target, row_group, row_split in columns:
+        where = f"{path} row {number}"
+        name = index.find(text) if text is not None else None
+        if name is None:
+            what = f"file {text!r} is not there" if text else f"{file_column} is empty"
+            problems.append(Problem(where, f"{what}; correct the name, or remove the row"))
+        elif name in rows:
+            problems.append(Problem(where, f"file {text!r} already stands in {rows[name].where}; keep one of the rows"))
+        else:
+            rows[name] = Row(where, target, row_group, row_split)
+    return rows
+
+
+class FileIndex:
+    """Finds a file by its relative path, its name, or its name without suffix where only one file has it."""
+
+    def __init__(self, files: dict[str, Path]):
+        self._exact = {**{str(path): name for name, path in files.items()}, **{name: name for name in files}}
+        self._loose: dict[str, str] = {}
+        short: list[tuple[str, str]] = []
+        for name in files:
+            path = PurePosixPath(name.replace("\\", "/"))
+            short += {(path.name, name), (path.stem, name), (str(path.with_suffix("")), name)}
+        count = Counter(key for key, _ in short)
+        self._loose = {key: name for key, name in short if count[key] == 1}
+
+    def find(self, text: str) -> str | None:
+        text = text.strip().replace("\\", "/").removeprefix("./")
+        return self._exact.get(text) or self._loose.get(text) or self._loose.get(text.rsplit("/", 1)[-1])
+
+
+def _file_column(frame: pl.DataFrame, names: list[str], index: FileIndex, path: Path) -> str:
+    """The column with a usual name, else the one that names the most files."""
+    usual = pick_column(names, None, FILE_NAMES, str(path), "file")
+    if usual is not None:
+        return usual
+    head = frame.head(200)
+    hits = {
+        name: sum(text is not None and index.find(text) is not None for text in texts_of(head, name)) for name in names
+    }
+    best = max(hits, key=lambda name: hits[name], default="")
+    if not best or hits[best] == 0:
+        raise DataError(f"{path}: found no column of file names among {', '.join(names)}; expected one named file")
+    return best

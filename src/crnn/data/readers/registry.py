@@ -1,0 +1,37 @@
+"""The readers by name: ours, in the order in which they are asked, and those of other packages."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import entry_points
+
+from crnn.config import nearest
+from crnn.data.readers.arff import ARFF
+from crnn.data.readers.audio import AUDIO
+from crnn.data.readers.npy import NPY
+from crnn.data.readers.reader import Reader
+from crnn.data.readers.table import TABLE
+from crnn.data.readers.ts import TS
+from crnn.data.readers.ucr import UCR
+from crnn.errors import DataError
+
+READERS: tuple[Reader, ...] = (AUDIO, TS, UCR, ARFF, NPY, TABLE)
+"""The first that claims a source reads it: recordings before the tables that describe them."""
+
+
+@functools.cache
+def all_readers() -> tuple[Reader, ...]:
+    """Readers of other packages (entry point group 'crnn.readers', each a Reader), then ours."""
+    return (*(point.load() for point in entry_points(group="crnn.readers")), *READERS)
+
+
+def find_reader(name: str) -> Reader:
+    """The reader of this name.
+
+    Raises:
+        DataError: unknown, with the nearest known name.
+    """
+    for reader in all_readers():
+        if reader.name == name:
+            return reader
+    raise DataError(f"format {name!r}: unknown format{nearest(name, [reader.name for reader in all_readers()])}")
