@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
@@ -16,9 +17,20 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen, keyword-only, validated dataclass that refuses unknown keys."""
+    """Class decorator: a frozen, keyword-only, validated dataclass; a wrong or unknown option is a ConfigError."""
     settings = pydantic.ConfigDict(extra="forbid")
-    return pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=settings)  # type: ignore[call-overload, no-any-return]
+    made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=settings)  # type: ignore[call-overload]
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def init(self: object, *args: Any, **options: Any) -> None:
+        try:
+            validate(self, *args, **options)
+        except pydantic.ValidationError as error:
+            raise _explain(error, made, made.__name__) from None
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -42,15 +54,24 @@ def build_config(cls: type[T], values: dict[str, Any], where: str) -> T:
         if key not in fields:
             raise ConfigError(f"{where}.{key}: unknown option{nearest(str(key), fields)}")
     try:
-        return cls(**values)
+        return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in (where, *first["loc"]))
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            raise ConfigError(f"{where}: {cause}") from None
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-        raise ConfigError(f"{at}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}") from None
+        raise _explain(error, cls, where) from None
+
+
+def _explain(error: pydantic.ValidationError, cls: type, where: str) -> ConfigError:
+    """The first thing that is wrong, in our words."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return ConfigError(f"{where}: {cause}")
+    at = ".".join(str(part) for part in (where, *first["loc"]))
+    if first["type"] == "unexpected_keyword_argument":
+        fields = [f.name for f in dataclasses.fields(cls)]
+        return ConfigError(f"{at}: unknown option{nearest(str(first['loc'][-1]), fields)}")
+    found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+    return ConfigError(f"{at}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}")
 
 
 def to_plain(value: Any) -> Any:

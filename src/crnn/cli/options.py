@@ -16,7 +16,7 @@ Pattern = Annotated[
     str | None,
     typer.Option(help="What file names mean, such as '{label}_{speaker}_{take}'."),
 ]
-SampleRate = Annotated[float | None, typer.Option(help="Resample recordings to this rate in hertz.")]
+SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to this rate in hertz.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]

@@ -15,7 +15,7 @@ from crnn.config import build_config, config, nearest, to_plain
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
 from crnn.metrics.calibration import Calibration, calibration_error
-from crnn.tasks.task import Scores, Table, Task, register_task
+from crnn.tasks.task import Scores, Table, Task
 
 
 @config
@@ -38,7 +38,6 @@ class ClassifyConfig:
             raise ConfigError(f"task.class_weights={self.class_weights}; expected weights of 0 or more")
 
 
-@register_task
 class Classify(Task):
     """One class per sequence; softmax cross-entropy.
 

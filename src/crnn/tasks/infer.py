@@ -1,12 +1,31 @@
-"""Which task the targets ask for, and why."""
+"""Which tasks there are, and which one the targets ask for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from crnn.config import nearest
 from crnn.data.dataset import Target
-from crnn.errors import DataError
+from crnn.errors import ConfigError, DataError
+from crnn.tasks.classify import Classify
+from crnn.tasks.multilabel import MultiLabel
+from crnn.tasks.regress import Regress
+from crnn.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress)}
+"""Every task by name."""
+
+
+def find_task(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        ConfigError: unknown, with the nearest known name.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"--task {name}: unknown task{nearest(name, list(TASKS))}")
+    return TASKS[name]
 
 
 def infer_task(targets: Sequence[Target]) -> tuple[str, str]:

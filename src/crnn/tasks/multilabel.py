@@ -23,10 +23,9 @@ from crnn.tasks.classify import (
     read_config,
     unknown_label,
 )
-from crnn.tasks.task import Scores, Table, Task, register_task
+from crnn.tasks.task import Scores, Table, Task
 
 
-@register_task
 class MultiLabel(Task):
     """Any number of labels per sequence, none included; sigmoid cross-entropy, decided at one half.
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from crnn.config import build_config, config, to_plain
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
-from crnn.tasks.task import Scores, Table, Task, register_task
+from crnn.tasks.task import Scores, Table, Task
 
 
 @config
@@ -38,7 +38,6 @@ class RegressConfig:
             )
 
 
-@register_task
 class Regress(Task):
     """One number per sequence.
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from crnn.config import nearest
 from crnn.data.dataset import Target
-from crnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -106,26 +104,3 @@ class Task(ABC):
     @abstractmethod
     def predictions(self, outputs: Tensor) -> list[dict[str, Any]]:
         """One plain dict an example, ready for JSON: {'label': ..., 'probabilities': {...}} or {'value': ...}."""
-
-
-TASKS: dict[str, type[Task]] = {}
-"""Every registered task by name."""
-
-K = TypeVar("K", bound=type[Task])
-
-
-def register_task(cls: K) -> K:
-    """Class decorator: make a task known by its name."""
-    TASKS[cls.name] = cls
-    return cls
-
-
-def find_task(name: str) -> type[Task]:
-    """The task of this name.
-
-    Raises:
-        ConfigError: unknown, with the nearest known name.
-    """
-    if name not in TASKS:
-        raise ConfigError(f"--task {name}: unknown task{nearest(name, list(TASKS))}")
-    return TASKS[name]

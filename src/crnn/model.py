@@ -1,0 +1,257 @@
+"""A trained model: what goes in, the network, what comes out; saved as safetensors and JSON, never as code."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+import crnn
+from crnn.config import to_plain
+from crnn.data.batch import Batches
+from crnn.data.dataset import Dataset, Kind
+from crnn.data.read import OnBad, from_arrays, read
+from crnn.errors import DataError, ModelError
+from crnn.models.network import Network, describe_timing
+from crnn.models.spec import spec_from_plain, to_yaml
+from crnn.tasks.infer import find_task
+from crnn.tasks.task import Task
+from crnn.train.checkpoint import write_file
+from crnn.train.outputs import compute_outputs
+
+FORMAT = 1
+"""Version of config.json; a newer one is refused."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model takes: the kind of data, its channels and its rate."""
+
+    kind: Kind
+    channel_names: tuple[str, ...]
+    sample_rate: float | None
+    vocabulary: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Dataset) -> Inputs:
+        return cls(data.kind, data.channel_names, data.sample_rate, data.vocabulary)
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of a frame."""
+        return () if self.kind == "symbols" else (len(self.channel_names),)
+
+    def check(self, data: Dataset) -> None:
+        """Raises DataError when data is of another kind, has other channels, or another rate."""
+        if data.kind != self.kind:
+            raise DataError(f"{data.source}: found {data.kind}, but the model was trained on {self.kind}")
+        if len(data.channel_names) != len(self.channel_names):
+            raise DataError(
+                f"{data.source}: found {len(data.channel_names)} channels ({', '.join(data.channel_names)}), but the "
+                f"model takes {len(self.channel_names)} ({', '.join(self.channel_names)})"
+            )
+        if self.sample_rate and data.sample_rate and self.sample_rate != data.sample_rate:
+            raise DataError(
+                f"{data.source}: found {data.sample_rate:g} frames per second, but the model takes "
+                f"{self.sample_rate:g}; read it with sample_rate={self.sample_rate:g}"
+            )
+
+
+@dataclass
+class Model:
+    """A network with everything that it needs to predict from raw data.
+
+    Example:
+        model = crnn.load("runs/digits")
+        model.predict("new/")              # one dict per recording
+    """
+
+    network: Network
+    task: Task
+    inputs: Inputs
+    temperature: float = 1.0
+    """Divides the logits; fitted on validation, so that probabilities mean what they say."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How it came about: preset, seed, options, data fingerprint, versions."""
+
+    def read(self, source: Any, *, on_bad: OnBad = "fail", **options: Any) -> Dataset:
+        """Data as this model takes it: paths are read at the model's rate, arrays are wrapped, both are checked.
+
+        Args:
+            source: a Dataset; a path or a list of paths; a list of (time, channels) arrays; one (time, channels) or
+                (time,) array; a (batch, time, channels) array.
+            options: labels, target, group and pattern, as crnn.read takes them.
+        Raises:
+            DataError: another kind of data, other channels, another rate.
+        """
+        data = self._to_dataset(source, on_bad, options)
+        self.inputs.check(data)
+        return data
+
+    def _to_dataset(self, source: Any, on_bad: OnBad, options: dict[str, Any]) -> Dataset:
+        if isinstance(source, Dataset):
+            return source
+        if isinstance(source, (str, Path)) or _are_paths(source):
+            rate = self.inputs.sample_rate if self.inputs.kind == "audio" else None
+            return read(source, sample_rate=rate, on_bad=on_bad, **options)
+        if isinstance(source, np.ndarray) and source.ndim <= 2:
+            source = [source]
+        data = from_arrays(source, sample_rate=self.inputs.sample_rate)
+        return replace(data, kind=self.inputs.kind) if data.channel_names else data
+
+    def outputs(self, source: Any, *, batch_size: int = 64) -> Tensor:
+        """(n, outputs) as the network gives them, logits divided by the temperature; the order of `source`."""
+        batches = Batches(self.read(source), batch_size, shuffle=False, seed=0)
+        return compute_outputs(self.network, batches) / self.temperature
+
+    def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
+        """One prediction per sequence: {'label', 'probability', 'probabilities'} or {'value'}.
+
+        The same answers for any batch_size, order and padding.
+        Args:
+            source: whatever `read` takes.
+        """
+        return self.task.predictions(self.outputs(source, batch_size=batch_size))
+
+    def predict_proba(self, source: Any, *, batch_size: int = 64) -> NDArray[np.float64]:
+        """(n, classes) probabilities in the order of `model.task.labels`."""
+        predictions = self.predict(source, batch_size=batch_size)
+        return np.array([[p["probabilities"][label] for label in self.task.labels] for p in predictions])
+
+    def info(self) -> dict[str, Any]:
+        """What this model is, as plain values: inputs, outputs, spec, sizes, cost, timing, versions."""
+        network, rate = self.network, self.inputs.sample_rate
+        frames = max(round(rate) if rate else 100, network.min_length)
+        return {
+            "task": self.task.name,
+            "labels": self.task.labels,
+            "inputs": asdict(self.inputs),
+            "parameters": network.num_parameters,
+            "bytes": sum(t.numel() * t.element_size() for t in network.state_dict().values()),
+            "cost": {
+                f"macs per {'second' if rate else '100 steps'}": round(network.macs(max(frames, network.min_length)))
+            },
+            "timing": describe_timing(network.timing, rate),
+            "streams": "yes" if network.can_stream else f"no: {_why_no_stream(network)}",
+            "shortest sequence": network.min_length,
+            "temperature": round(self.temperature, 4),
+            "origin": self.origin,
+            "spec": to_yaml(network.spec),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors and config.json, each by a temporary file and a rename."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        write_file(folder / "model.safetensors", save_tensors(tensors, {"format": "crnn"}))
+        config = {
+            "format": FORMAT,
+            "inputs": asdict(self.inputs),
+            "task": {"name": self.task.name, "state": self.task.state()},
+            "temperature": self.temperature,
+            "model": to_plain(self.network.spec),
+            "outputs": self.network.outputs,
+            "origin": self.origin,
+        }
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        write_file(folder / "config.json", text.encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Model:
+        """The model of a run folder; loading runs no code from it.
+
+        Raises:
+            ModelError: missing, truncated, foreign, or of a newer version: which file, and what was found.
+        """
+        folder = Path(folder)
+        config = _read_config(folder / "config.json")
+        inputs = Inputs(
+            kind=config["inputs"]["kind"],
+            channel_names=tuple(config["inputs"]["channel_names"]),
+            sample_rate=config["inputs"]["sample_rate"],
+            vocabulary=tuple(config["inputs"]["vocabulary"]),
+        )
+        network = Network(
+            spec_from_plain(config["model"], f"{folder / 'config.json'}: model"),
+            features=inputs.features,
+            outputs=config["outputs"],
+        )
+        _load_weights(network, folder / "model.safetensors")
+        network.eval()
+        task = find_task(config["task"]["name"]).from_state(config["task"]["state"])
+        return cls(network, task, inputs, config["temperature"], config["origin"])
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number depends on."""
+    return {
+        "crnn": crnn.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _are_paths(source: Any) -> bool:
+    return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(s, (str, Path)) for s in source)
+
+
+def _why_no_stream(network: Network) -> str:
+    return network.body.why_no_stream() if not network.body.can_stream else network.summary.why_no_stream()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected a run folder as written by crnn train")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+    if not isinstance(config, dict) or "format" not in config:
+        raise ModelError(f"{path}: not a crnn config (no 'format'); expected a run folder as written by crnn train")
+    if config["format"] > FORMAT:
+        by = config.get("origin", {}).get("versions", {}).get("crnn", "a newer crnn")
+        raise ModelError(
+            f"{path}: format {config['format']}, written by crnn {by}; this is crnn {crnn.__version__}, "
+            f"which reads up to format {FORMAT}; upgrade crnn"
+        )
+    missing = {"inputs", "task", "temperature", "model", "outputs", "origin"} - set(config)
+    if missing:
+        raise ModelError(f"{path}: {', '.join(sorted(missing))} missing; the file is not whole")
+    return config
+
+
+def _load_weights(network: Network, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; the run was not finished (crnn train --resume), or not copied whole")
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path}: cannot be read ({error}); it is truncated or not a safetensors file") from None
+    wanted = network.state_dict()
+    for problem, names in (("lacks", wanted.keys() - tensors.keys()), ("also has", tensors.keys() - wanted.keys())):
+        if names:
+            raise ModelError(
+                f"{path}: {problem} {', '.join(sorted(names)[:3])} ({len(names)} tensors); it belongs to "
+                "another config.json"
+            )
+    for name, tensor in wanted.items():
+        if tensor.shape != tensors[name].shape:
+            raise ModelError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, config.json says "
+                f"{tuple(tensor.shape)}; the two files do not belong together"
+            )
+    network.load_state_dict(tensors)

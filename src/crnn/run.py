@@ -1,0 +1,587 @@
+"""A run: from data to a trained model in a folder, and the short Python API (train, load, check, Run)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from crnn.config import build_config, nearest, to_plain
+from crnn.data.check import Check
+from crnn.data.check import check as check_data
+from crnn.data.dataset import Dataset, Problem
+from crnn.data.read import OnBad, read
+from crnn.data.split import SplitConfig, Splits, record, split
+from crnn.errors import ConfigError, DataError, ModelError, SplitError
+from crnn.metrics.calibration import fit_temperature
+from crnn.model import FORMAT, Inputs, Model, versions
+from crnn.models.network import Network
+from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
+from crnn.presets import PRESETS, DataSummary
+from crnn.report.evaluation import Evaluation, RunFacts, class_counts
+from crnn.report.evaluation import evaluate as evaluate_model
+from crnn.tasks.infer import find_task, infer_task
+from crnn.tasks.task import Task
+from crnn.train.checkpoint import write_file
+from crnn.train.config import TrainConfig
+from crnn.train.history import History
+from crnn.train.loop import fit
+from crnn.train.progress import open_progress
+
+SECTIONS = ("model", "train", "split", "task")
+"""What --config files and --set paths begin with."""
+MISSING_LOOK = 1000
+"""Training examples, evenly spaced, in which missing values are looked for when the data is not in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run besides its data."""
+
+    preset: str
+    seed: int
+    task: str
+    task_options: dict[str, Any]
+    model: NetworkSpec
+    train: TrainConfig
+    split: SplitConfig
+
+
+def train(
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    test: Any = None,
+    task: str | None = None,
+    preset: str = "default",
+    seed: int = 0,
+    epochs: int | None = None,
+    config: str | Path | dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    labels: str | None = None,
+    target: str | None = None,
+    group: str | None = None,
+    pattern: str | None = None,
+    sample_rate: int | None = None,
+    on_bad: OnBad = "fail",
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Train a network and say honestly how good it is.
+
+    Args:
+        data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
+        out: run folder to write; None keeps the run in memory.
+        test: test data, when it lies elsewhere.
+        task: "classify" or "regress"; inferred from the targets when None.
+        preset: which rule makes network and training out of what the data looks like.
+        config: YAML file, or nested options, on top of the preset.
+        settings: single options on top of everything, such as {"train.learning_rate": 1e-3}.
+        overwrite: replace what is in `out`.
+    Raises:
+        DataError: what is wrong with the data, and where.
+        ConfigError: an unknown or impossible option; or `out` already holds a run.
+    """
+    options = ReadOptions(labels, target, group, pattern, sample_rate, on_bad)
+    source = None
+    if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
+        source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
+    asked = _asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
+    folder = _make_folder(out, overwrite)
+    data = _read_all(data, test, options)
+    plan = _make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
+    if not quiet:
+        print(plan)
+    if folder is not None:
+        plan.save(folder)
+    return _carry_out(plan, folder, resuming=False, quiet=quiet)
+
+
+def resume(folder: str | Path, *, data: Dataset | None = None, quiet: bool = True) -> Run:
+    """Continue an interrupted run; the weights come out bit for bit as if it had not been interrupted.
+
+    Args:
+        data: what the run was started on, when that was not a path.
+    Raises:
+        ModelError: no run in this folder.
+        DataError: the data has changed since.
+    """
+    folder = Path(folder)
+    return _carry_out(RunPlan.load(folder, data), folder, resuming=True, quiet=quiet)
+
+
+def load(folder: str | Path) -> Model:
+    """The trained model of a run folder.
+
+    Raises:
+        ModelError: missing, truncated, foreign, or of a newer version.
+    """
+    return Model.load(folder)
+
+
+def check(
+    data: Any,
+    *,
+    task: str | None = None,
+    preset: str = "default",
+    labels: str | None = None,
+    target: str | None = None,
+    group: str | None = None,
+    pattern: str | None = None,
+    sample_rate: int | None = None,
+) -> Check:
+    """Everything that training on this data would trip over, and the configuration that it would use."""
+    options = ReadOptions(labels, target, group, pattern, sample_rate, "skip")
+    data = data if isinstance(data, Dataset) else options.read(data)
+    try:
+        plan = _make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
+        network = plan.make_network()
+    except (DataError, SplitError) as error:
+        found = check_data(data)
+        known = any(problem.level == "error" for problem in found.problems)
+        extra = () if known else (Problem(data.source, str(error)),)
+        return replace(found, problems=(*extra, *found.problems))
+    batch_size = plan.config.train.batch_size_for(len(plan.parts.train))
+    found = check_data(
+        data,
+        out_lengths=network.body.out_lengths,
+        macs_per_frame=network.body.macs_per_frame(),
+        batch_size=batch_size,
+    )
+    return replace(found, summary={**found.summary, "plan": plan.describe()})
+
+
+class ReadOptions(NamedTuple):
+    """How data is read from a path; kept in a run, so that it can be read again."""
+
+    labels: str | None = None
+    target: str | None = None
+    group: str | None = None
+    pattern: str | None = None
+    sample_rate: int | None = None
+    on_bad: OnBad = "fail"
+
+    def read(self, source: Any) -> Dataset:
+        """The data at a path, or arrays and tables in memory."""
+        return read(
+            source,
+            labels=self.labels,
+            target=self.target,
+            group=self.group,
+            pattern=self.pattern,
+            sample_rate=self.sample_rate,
+            on_bad=self.on_bad,
+        )
+
+
+@dataclass
+class RunPlan:
+    """A run before it is carried out: options, parts of the data, and the task fitted on the training part."""
+
+    config: RunConfig
+    parts: Splits
+    task: Task
+    why_task: str
+    fingerprint: str
+    source: dict[str, Any] | None
+    """How the data was read, when it came from a path; else a resume has to be given it."""
+
+    def make_network(self) -> Network:
+        """The network before training, the same for the same seed."""
+        torch.manual_seed(self.config.seed)
+        return Network(self.config.model, features=self.parts.train.features, outputs=self.task.num_outputs)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {
+            "task": f"{self.task.name} ({self.why_task})",
+            "split": self.parts.how,
+            "preset": self.config.preset,
+            "model": to_plain(self.config.model),
+            "train": to_plain(self.config.train),
+        }
+
+    def __str__(self) -> str:
+        sides = ", ".join(f"{len(side)} {name}" for name, side in self.parts.sides.items())
+        data = self.parts.train
+        lines = [
+            f"data     {data.source}: {sides}",
+            f"split    {self.parts.how}",
+            f"task     {self.task.name} ({self.why_task})",
+            f"preset   {self.config.preset}; change anything with --set, see it all in run.json",
+        ]
+        return "\n".join(lines + [f"skipped  {problem}" for problem in data.problems if problem.level == "error"])
+
+    def save(self, folder: Path) -> None:
+        """Write run.json and splits.json, so that the run can be resumed and checked against leaks."""
+        plain = {
+            "format": FORMAT,
+            "config": to_plain(self.config),
+            "why_task": self.why_task,
+            "fingerprint": self.fingerprint,
+            "source": self.source,
+            "task_state": self.task.state(),
+        }
+        _write_json(folder / "run.json", plain)
+        _write_json(folder / "splits.json", record(self.parts))
+
+    @classmethod
+    def load(cls, folder: Path, data: Dataset | None) -> RunPlan:
+        """The plan of an interrupted run, on the same data.
+
+        Raises:
+            ModelError: no run here, or it needs data to be passed. DataError: the data has changed.
+        """
+        plain = _read_json(folder / "run.json", "a run folder as written by crnn train")
+        if data is None:
+            if plain["source"] is None:
+                raise ModelError(
+                    f"{folder}: this run was started on data in memory; pass it: resume(folder, data=data)"
+                )
+            options = ReadOptions(**plain["source"]["options"])
+            data = _read_all(plain["source"]["path"], plain["source"]["test"], options)
+        if data.fingerprint() != plain["fingerprint"]:
+            raise DataError(
+                f"{data.source}: its files, lengths or targets have changed since {folder} was started; "
+                "start a new run, or bring the old data back"
+            )
+        config = _run_config(plain["config"])
+        parts = split(data, config.split, seed=config.seed)
+        task = find_task(config.task).from_state(plain["task_state"])
+        return cls(config, parts, task, plain["why_task"], plain["fingerprint"], plain["source"])
+
+
+class Run:
+    """A finished run: the model, how it was trained, and its scores.
+
+    Args:
+        folder: what `crnn train --out` wrote.
+    Raises:
+        ModelError: not a finished run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder: Path | None = Path(folder)
+        self.model = Model.load(folder)
+        self.plan_facts = _read_json(self.folder / "run.json", "a run folder as written by crnn train")
+        self.splits = _read_json(self.folder / "splits.json", "the record of the split")
+        self.evaluation = Evaluation.from_dict(_read_json(self.folder / "metrics.json", "the scores of the run"))
+
+    @classmethod
+    def in_memory(cls, model: Model, plan: RunPlan, evaluation: Evaluation) -> Run:
+        """A run that was given no folder."""
+        run = cls.__new__(cls)
+        run.folder, run.model, run.evaluation = None, model, evaluation
+        run.plan_facts = {"source": plan.source, "config": to_plain(plan.config)}
+        run.splits = record(plan.parts)
+        return run
+
+    def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
+        """As Model.predict."""
+        return self.model.predict(source, batch_size=batch_size)
+
+    def evaluate(self, data: Any = None, *, on_bad: OnBad = "fail", **options: Any) -> Evaluation:
+        """Score the model on labelled data; the scores of the run's own held-out part when data is None.
+
+        Examples that were in training are named in the result.
+        Args:
+            options: labels, target, group, pattern, as crnn.read takes them; the run's own pattern is the default.
+        Raises:
+            DataError: other channels, a class that training never saw, a missing target: where, and which.
+        """
+        if data is None:
+            return self.evaluation
+        given = {name: value for name, value in options.items() if value is not None}
+        if not isinstance(data, Dataset):
+            before = (self.plan_facts["source"] or {}).get("options", {})
+            for name in ("pattern", "target", "group"):  # as in training, where nothing else is said
+                if before.get(name) is not None:
+                    given.setdefault(name, before[name])
+        data = self.model.read(data, on_bad=on_bad, **given)
+        return evaluate_model(
+            self.model.network,
+            self.model.task,
+            data,
+            recorded=self.splits,
+            temperature=self.model.temperature,
+            seed=self.plan_facts["config"]["seed"],
+            facts=RunFacts(split="given data", spec=to_yaml(self.model.network.spec)),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Scores and places, as plain values."""
+        return {
+            "run": str(self.folder) if self.folder else None,
+            "task": self.model.task.name,
+            "evaluation": self.evaluation.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.evaluation)]
+        if self.folder is not None:
+            lines += [
+                f"report   {self.folder / 'report.html'}",
+                "next     crnn eval " + f"{self.folder} DATA --report report.html",
+                "         crnn predict " + f"{self.folder} FILES -o predictions.jsonl",
+                "         crnn info " + f"{self.folder}",
+            ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.evaluation._repr_html_()
+
+
+def _read_all(data: Any, test: Any, options: ReadOptions) -> Dataset:
+    """The data, with separate test data marked as such."""
+    whole: Dataset = data if isinstance(data, Dataset) else options.read(data)
+    if test is None:
+        return whole
+    test = test if isinstance(test, Dataset) else options.read(test)
+    data = whole
+    Inputs.of(data).check(test)
+    known = {example.id for example in data}
+    kept = [replace(e, split=None if e.split == "test" else e.split) for e in data]
+    added = [replace(e, split="test", id=f"test/{e.id}" if e.id in known else e.id) for e in test]
+    return replace(
+        whole,
+        examples=(*kept, *added),
+        source=f"{data.source}; test: {test.source}",
+        in_memory=data.in_memory and test.in_memory,
+        problems=(*data.problems, *test.problems),
+    )
+
+
+def _asked_options(
+    config: str | Path | dict[str, Any] | None, settings: dict[str, Any] | None, epochs: int | None
+) -> dict[str, Any]:
+    """What the user asked for, unknown sections refused: {"model", "train", "split", "task", "settings"}."""
+    asked = dict(config) if isinstance(config, dict) else read_yaml(config) if config is not None else {}
+    where = "config" if isinstance(config, dict) or config is None else str(config)
+    for section in asked:
+        if section not in SECTIONS:
+            raise ConfigError(f"{where}: {section}: unknown section{nearest(section, list(SECTIONS))}")
+    for path in settings or {}:
+        section = path.partition(".")[0]
+        if section not in SECTIONS or "." not in path:
+            raise ConfigError(
+                f"--set {path}: expected SECTION.OPTION, SECTION one of {', '.join(SECTIONS)}"
+                f"{nearest(section, list(SECTIONS)) if section not in SECTIONS else ''}"
+            )
+        _check_top_key(path)
+    if epochs is not None:
+        asked["train"] = {**asked.get("train", {}), "epochs": epochs, "steps": None}
+    return {**asked, "settings": dict(settings or {})}
+
+
+def _check_top_key(path: str) -> None:
+    section, key = path.split(".")[:2]
+    known = {"model": NetworkSpec, "train": TrainConfig, "split": SplitConfig}.get(section)
+    if known is not None and key not in (names := [f.name for f in fields(known)]):  # type: ignore[arg-type]
+        raise ConfigError(f"--set {path}: {section}.{key}: unknown option{nearest(key, names)}")
+
+
+def _make_plan(
+    data: Dataset,
+    asked: dict[str, Any],
+    *,
+    task: str | None,
+    preset: str,
+    seed: int,
+    source: dict[str, Any] | None,
+) -> RunPlan:
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset}: unknown preset{nearest(preset, list(PRESETS))}")
+    settings = asked.get("settings", {})
+    split_options = _with_settings({"split": asked.get("split", {})}, settings)["split"]
+    parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
+    name, why = (task, "as asked") if task is not None else infer_task(data.targets)
+    cls = find_task(name)
+    task_options = _with_settings({"task": asked.get("task", {})}, settings)["task"]
+    fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
+    recipe = PRESETS[preset](summarise(parts.train, fitted))
+    if set(task_options) != set(task_options) | set(recipe.get("task", {})):  # the preset's own, where nothing is asked
+        task_options = {**recipe["task"], **task_options}
+        fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
+    plain = {"model": recipe["model"], "train": recipe["train"]}
+    plain = merge(plain, {key: asked[key] for key in plain if key in asked})
+    plain = _with_settings(plain, {path: v for path, v in settings.items() if path.partition(".")[0] in plain})
+    plain["train"]["seed"] = seed
+    config = _run_config(
+        {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
+    )
+    return RunPlan(config, parts, fitted, why, data.fingerprint(), source)
+
+
+def _with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(values)
+    for path, value in settings.items():
+        if path.partition(".")[0] in values:
+            set_path(values, path, value)
+    return values
+
+
+def _run_config(plain: dict[str, Any]) -> RunConfig:
+    """The typed options of a run from plain values."""
+    return RunConfig(
+        preset=plain["preset"],
+        seed=plain["seed"],
+        task=plain["task"],
+        task_options=plain["task_options"],
+        model=spec_from_plain(plain["model"]),
+        train=build_config(TrainConfig, plain["train"], "train"),
+        split=build_config(SplitConfig, plain["split"], "split"),
+    )
+
+
+def summarise(train: Dataset, task: Task) -> DataSummary:
+    """What a preset may look at, from the training part alone."""
+    lengths = train.lengths
+    missing = False
+    if train.kind == "series":
+        some = train if train.in_memory else _evenly_spaced(train, MISSING_LOOK)
+        missing = any(bool(np.isnan(example.load()).any()) for example in some)
+    return DataSummary(
+        kind=train.kind,
+        num_channels=len(train.channel_names),
+        sample_rate=train.sample_rate,
+        num_examples=len(train),
+        median_length=int(np.median(lengths)),
+        min_length=int(lengths.min()),
+        max_length=int(lengths.max()),
+        task=task.name,
+        num_outputs=task.num_outputs,
+        has_missing=missing,
+        vocabulary_size=len(train.vocabulary),
+    )
+
+
+def _evenly_spaced(data: Dataset, count: int) -> Dataset:
+    if len(data) <= count:
+        return data
+    return data.subset(np.linspace(0, len(data) - 1, count).round().astype(int))
+
+
+def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: bool) -> Run:
+    """Train, choose the temperature on validation, save, score, report."""
+    parts = plan.parts
+    network = plan.make_network()
+    _check_lengths(network, parts)
+    with open_progress(quiet=quiet) as progress:
+        history = fit(
+            network,
+            plan.task,
+            parts.train,
+            parts.validation,
+            plan.config.train,
+            out=folder,
+            resume=resuming,
+            progress=progress,
+        )
+    model = Model(network, plan.task, Inputs.of(parts.train), origin=_origin(plan))
+    if parts.validation is not None and plan.task.name in ("classify", "multilabel"):
+        targets = plan.task.encode(parts.validation.targets, [e.where for e in parts.validation])
+        model.temperature = fit_temperature(model.outputs(parts.validation), targets)
+    if folder is None:
+        return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
+    model.save(folder)
+    evaluation = _score_own_part(model, plan, history, folder)
+    _write_json(folder / "metrics.json", evaluation.to_dict())
+    evaluation.save(folder / "report.html")
+    return Run(folder)
+
+
+def _score_own_part(model: Model, plan: RunPlan, history: History, folder: Path | None) -> Evaluation:
+    """The score on the run's own test part; without one on validation, without that on training, and said so."""
+    sides = plan.parts.sides
+    side = next(name for name in ("test", "validation", "train") if name in sides)
+    facts = RunFacts(
+        split=side,
+        split_how=plan.parts.how,
+        counts={name: len(data) for name, data in sides.items()},
+        class_counts=class_counts(sides),
+        spec=to_yaml(plan.config.model),
+        settings={"preset": plan.config.preset, "task": plan.config.task_options, **to_plain(plan.config.train)},
+        history=history.to_plain()["records"],
+        stopped=history.stopped,
+        seed=plan.config.seed,
+        train_seconds=history.seconds,
+        train_fingerprint=plan.parts.train.fingerprint(),
+        model_bytes=None if folder is None else (folder / "model.safetensors").stat().st_size,
+        problems=[str(problem) for problem in plan.parts.train.problems],
+        selection=side != "test",
+    )
+    data = sides[side]
+    return evaluate_model(
+        model.network,
+        model.task,
+        data,
+        train=plan.parts.train,
+        recorded=record(plan.parts) if side == "test" else None,
+        temperature=model.temperature,
+        seed=plan.config.seed,
+        facts=facts,
+    )
+
+
+def _check_lengths(network: Network, parts: Splits) -> None:
+    """Refuse, before training, sequences of which strides and pooling would leave nothing."""
+    for side in parts.sides.values():
+        short = np.flatnonzero(side.lengths < network.min_length)
+        if len(short):
+            first = side[int(short[0])]
+            raise DataError(
+                f"{first.where}: {first.length} frames, but this network needs at least {network.min_length} "
+                f"({len(short)} of {len(side)} sequences are too short); use less pooling (--set model...), "
+                "or leave them out"
+            )
+
+
+def _origin(plan: RunPlan) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "preset": plan.config.preset,
+        "seed": plan.config.seed,
+        "data": plan.parts.train.source,
+        "data_fingerprint": plan.fingerprint,
+        "split": plan.parts.how,
+    }
+
+
+def _make_folder(out: str | Path | None, overwrite: bool) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: is a file; expected a folder that can be created")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "run.json").is_file():
+            raise ConfigError(f"--out {folder}: this folder holds other files; name a new or empty one")
+        if not overwrite:
+            finished = (folder / "metrics.json").is_file()
+            how = "" if finished else f"continue it with --resume {folder}, or "
+            raise ConfigError(
+                f"--out {folder}: already holds {'a run' if finished else 'an interrupted run'}; "
+                f"{how}replace it with --overwrite, or name another folder"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False).encode())
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected {expected}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error}); the file is damaged") from None
