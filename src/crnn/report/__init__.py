@@ -1,0 +1,1 @@
+"""Reports: `evaluation` measures, `floor` runs the trivial methods, `plots` draws, `html` writes the one file."""
