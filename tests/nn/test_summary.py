@@ -1,0 +1,139 @@
+"""Summaries against plain loops over the frames of each sequence."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.testing import assert_close
+
+from crnn.errors import ConfigError, ShapeError
+from crnn.nn.blocks import build_layers
+from crnn.nn.summary import build_summary, complete_summary, register_summary
+from crnn.sequences import pad
+
+CONV = {"type": "conv", "channels": 4}
+ROWS = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) - 3 for n in (6, 1, 4)]
+
+
+def make(features=(4,), **spec):
+    return build_summary(spec, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("last", lambda row: row[-1]), ("mean", lambda row: row.mean(0)), ("max", lambda row: row.max(0).values)],
+)
+def test_equals_a_plain_loop(name, expected):
+    summary = make(type=name)
+    assert_close(summary(pad(ROWS, length=9, value=float("nan"))), torch.stack([expected(row) for row in ROWS]))
+    assert summary.out_features == 4
+
+
+def test_attention_is_a_weighted_mean_by_hand():
+    summary = make(type="attention", hidden_size=3)
+    w, b, v = summary.project.weight, summary.project.bias, summary.score.weight[0]
+    expected = []
+    for row in ROWS:
+        scores = torch.stack([torch.dot(v, (w @ frame + b).tanh()) for frame in row])
+        weights = scores.exp() / scores.exp().sum()
+        expected.append((weights[:, None] * row).sum(0))
+    assert_close(summary(pad(ROWS, value=float("nan"))), torch.stack(expected))
+
+
+def test_attention_weights_sum_to_one_over_real_frames():
+    weights = make(type="attention").weights(pad(ROWS, length=8, value=float("nan")))
+    assert weights.shape == (3, 8)
+    assert_close(weights.sum(1), torch.ones(3))
+    assert not weights[2, 4:].any()
+    assert weights[1, 0] == 1
+
+
+def test_attention_streams_through_scores_of_any_size():
+    summary = make((1,), type="attention", hidden_size=1)
+    summary.project.weight.data.fill_(1)
+    summary.project.bias.data.zero_()
+    summary.score.weight.data.fill_(200)  # exp(200) is beyond float32
+    data = torch.tensor([[[-2.0], [0.5], [3.0], [-1.0]]])
+    state = summary.start(1)
+    for chunk in data.split(1, 1):
+        state = summary.push(chunk, state)
+    assert_close(summary.read(state), summary(pad([data[0]])))
+    assert summary.read(state).isfinite().all()
+
+
+def test_last_of_a_bidirectional_layer_is_both_final_states():
+    layer = build_layers([{"type": "recurrent", "hidden_size": 3, "bidirectional": True}], (4,))
+    plain = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    for ours, suffix in ((layer.layers[0].forwards[0], ""), (layer.layers[0].backwards[0], "_reverse")):
+        for name, weight in ours.named_parameters():
+            getattr(plain, name + suffix).data.copy_(weight.data)
+    x = pad(ROWS)
+    _, (final, _) = plain(pack_padded_sequence(x.data, x.lengths, batch_first=True, enforce_sorted=False))
+    summary = build_summary({"type": "last", "bidirectional": True}, layer.out_features)
+    assert_close(summary(layer(x)), torch.cat([final[0], final[1]], 1))
+
+
+def test_concat_is_its_parts_side_by_side():
+    parts = [{"type": "mean", "layers": [CONV, {"type": "pool"}]}, {"type": "max"}]
+    summary, x = make(type="concat", summaries=parts), pad([ROWS[0], ROWS[2]])
+    assert summary.out_features == 8
+    branch = summary.branches[0](x)
+    mean = branch.data.sum(1) / branch.lengths[:, None]
+    assert_close(summary(x), torch.cat([mean, make(type="max")(x)], 1))
+
+
+def test_cost_counts_branches_at_their_rate():
+    parts = [{"type": "attention", "hidden_size": 2, "layers": [{**CONV, "stride": 2}]}, {"type": "mean"}]
+    assert make(type="concat", summaries=parts).macs_per_frame() == 4 * 4 * 3 / 2 + (4 * 2 + 2 + 4) / 2
+
+
+def test_every_option_is_written_out():
+    done = complete_summary({"type": "concat", "summaries": [{"type": "last", "layers": [CONV]}]})
+    assert done == complete_summary(done)
+    assert done["summaries"][0]["bidirectional"] is False
+    assert done["summaries"][0]["layers"][0]["kernel_size"] == 3
+
+
+def test_a_sequence_without_frames_is_named():
+    with pytest.raises(ShapeError, match="Mean: sequence 1 has no frames, needs at least 1"):
+        make(type="mean")(pad([torch.ones(2, 4), torch.ones(0, 4)]))
+
+
+def test_wrong_frames_are_named():
+    with pytest.raises(ShapeError, match=r"Max: frames have shape \(2,\), expected \(4,\)"):
+        make(type="max")(pad([torch.ones(2, 2)]))
+
+
+@pytest.mark.parametrize(
+    ("features", "spec", "message"),
+    [
+        ((4,), {"type": "meen"}, "summary.type: unknown summary 'meen'; did you mean 'mean'"),
+        (
+            (4,),
+            {"type": "attention", "hiden_size": 2},
+            "summary.hiden_size: unknown option; did you mean 'hidden_size'",
+        ),
+        ((4,), {"type": "attention", "hidden_size": 0}, "attention.hidden_size=0; expected at least 1"),
+        ((3,), {"type": "last", "bidirectional": True}, "summary: last.bidirectional: frames have 3 values"),
+        ((), {"type": "mean"}, "frames are symbol ids"),
+        ((4,), {"type": "concat", "summaries": []}, "concat.summaries: found none"),
+        (
+            (4,),
+            {"type": "concat", "summaries": [{"type": "max"}, {"type": "mean", "layers": [{**CONV, "strid": 2}]}]},
+            r"summary.concat.summaries\[1\].layers\[0\].strid: unknown option; did you mean 'stride'",
+        ),
+        (
+            (4,),
+            {"type": "concat", "summaries": [{"type": "mean", "layers": [{"type": "channel_norm"}]}]},
+            "learns from the training data; put it before the summary",
+        ),
+    ],
+)
+def test_impossible_specs_are_refused_with_their_place(features, spec, message):
+    with pytest.raises(ConfigError, match=message):
+        build_summary(spec, features)
+
+
+def test_a_name_registers_once():
+    with pytest.raises(ConfigError, match="summary 'mean' is registered twice"):
+        register_summary("mean")(type(make(type="max")))
