@@ -5,5 +5,5 @@ read: which reader a source needs; readers/: one file a format.
 split: train, validation and test; groups, duplicates, what a run has seen.
 batch: length buckets and epochs of Sequences.
 augment: random changes of training sequences.
-check: everything a training run would trip over, found before it.
+check: everything a training run would trip over, found before it; summary: what a data set holds.
 """

@@ -346,6 +346,15 @@ class Duplicate:
         """The same data has different targets, so one of them is wrong."""
         return len(set(map(repr, self.targets))) > 1
 
+    @property
+    def telling_pair(self) -> tuple[int, int]:
+        """Places of the first two that disagree in target, else in side, else of the first two."""
+        for names in (list(map(repr, self.targets)), list(self.sides)):
+            other = next((i for i, name in enumerate(names) if name != names[0]), None)
+            if other is not None:
+                return 0, other
+        return 0, 1
+
     def __str__(self) -> str:
         shown = [
             f"{place} ({side}, {target!r})" if self.is_conflicting else f"{place} ({side})"
