@@ -78,6 +78,11 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert order(Batches(data, 8, shuffle=True, seed=1), 0) != before
 
 
+def test_an_epoch_can_be_entered_in_the_middle():
+    batches = Batches(make(RAGGED), 8, shuffle=True, seed=0)
+    assert [i.tolist() for _, i in batches.epoch(1, start=4)] == order(batches, 1)[4:]
+
+
 def test_global_random_state_is_neither_used_nor_touched():
     torch.manual_seed(3)
     state = torch.get_rng_state()

@@ -198,8 +198,8 @@ def test_silence_and_clipping():
     tone[1] = np.clip(tone[1] * 4, -1, 1)
     tone[2] = tone[2] * 1e-5
     assert found(make(tone, kind="audio", rate=8000.0)) == [
-        "row 1: is clipped (recorded too loud); the network will learn the distortion",
-        "row 2: is silent; remove it, unless silence is a class",
+        "row 1: clipped audio (recorded too loud); the network will learn the distortion",
+        "row 2: silence; remove it, unless silence is a class",
     ]
 
 
@@ -301,8 +301,8 @@ def test_groups():
     ]
     data = make(groups=["p", "q", "q", "p"] * 3, sides=["train"] * 11 + ["test"])
     assert found(data, "error") == [
-        "table.csv: group 'p' is in train and test of the official split, so the test is not of unseen groups; set "
-        "split.official=false, or drop the group"
+        "table.csv: the official split has groups on two sides: 'p' (train, test); set split.official=false for a "
+        "split by group, or leave the group out to use the official split as it is"
     ]
 
 

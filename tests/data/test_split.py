@@ -175,7 +175,7 @@ def test_official_can_be_put_aside():
 
 def test_official_group_on_two_sides_is_named():
     data = make(["a", "b"] * 4, groups=["ann", "bob"] * 4, sides=["train"] * 7 + ["test"])
-    with pytest.raises(SplitError, match=r"1 groups on two sides: 'bob' \(train and test\); set split\.official=false"):
+    with pytest.raises(SplitError, match=r"has groups on two sides: 'bob' \(train, test\); set split\.official=false"):
         split(data, SplitConfig(), seed=0)
 
 

@@ -80,9 +80,13 @@ class Batches:
         """Batches an epoch."""
         return len(self.sizes)
 
-    def epoch(self, n: int) -> Iterator[tuple[Sequences, Tensor]]:
-        """The batches of epoch n, n >= 0, each with the places of its sequences in the data, (batch,) int64."""
-        batches = self.order(n)
+    def epoch(self, n: int, *, start: int = 0) -> Iterator[tuple[Sequences, Tensor]]:
+        """The batches of epoch n, n >= 0, each with the places of its sequences in the data, (batch,) int64.
+
+        Args:
+            start: the first batch to give; those before it are not read.
+        """
+        batches = self.order(n)[start:]
         if self.in_memory:
             for indices in batches:
                 yield self._fill(indices), indices

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crnn.data.batch import load_example
 from crnn.data.dataset import Dataset, Example, Problem, content_hash
-from crnn.data.split import Duplicate, find_duplicates, groups_on_two_sides, official_sides
+from crnn.data.split import Duplicate, find_duplicates, groups_on_two_sides, official_sides, why_not_by_group
 from crnn.data.summary import and_more, count_classes, summarise, summary_lines
 from crnn.errors import DataError
 
@@ -211,9 +211,9 @@ def _look_at(example: Example, frames: NDArray[np.generic], data: Dataset, scan:
 
 def _odd_sound(frames: NDArray[np.generic], low: Bounds, high: Bounds) -> Iterator[str]:
     if max(high.max(), -low.min()) < SILENT:
-        yield "is silent; remove it, unless silence is a class"
+        yield "silence; remove it, unless silence is a class"
     elif float((np.abs(frames) >= CLIPPED).mean()) >= CLIPPED_SHARE:
-        yield "is clipped (recorded too loud); the network will learn the distortion"
+        yield "clipped audio (recorded too loud); the network will learn the distortion"
 
 
 def _odd_series(data: Dataset, length: int, low: Bounds, high: Bounds) -> Iterator[str]:
@@ -356,9 +356,9 @@ def _check_groups(data: Dataset) -> Iterator[Problem]:
     elif len(groups) == 1:
         only = repr(next(iter(groups)))
         yield Problem(data.source, f"every example is of the group {only}, so none can be held out; drop the group")
-    for group, sides in groups_on_two_sides(official_sides(data)).items():
-        what = f"group {group!r} is in {' and '.join(sides)} of the official split, so the test is not of unseen groups"
-        yield Problem(data.source, f"{what}; set split.official=false, or drop the group")
+    shared = groups_on_two_sides(official_sides(data))
+    if shared:
+        yield Problem(data.source, why_not_by_group(shared))
 
 
 def _check_lengths(data: Dataset, out_lengths: OutLengths | None) -> Iterator[Problem]:

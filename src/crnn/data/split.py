@@ -109,6 +109,16 @@ def groups_on_two_sides(sides: Mapping[str, Dataset]) -> dict[str, list[str]]:
     return {group: names for group, names in sorted(seen.items()) if len(names) > 1}
 
 
+def why_not_by_group(shared: Mapping[str, Sequence[str]]) -> str:
+    """What to say about an official split with these groups on these sides."""
+    first = ", ".join(f"{group!r} ({', '.join(names)})" for group, names in list(shared.items())[:5])
+    more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+    return (
+        f"the official split has groups on two sides: {first}{more}; set split.official=false for a split by group, "
+        "or leave the group out to use the official split as it is"
+    )
+
+
 def official_sides(data: Dataset) -> dict[str, Dataset]:
     """The sides that the files name, without any check; empty when they name none."""
     found = {side: [i for i, example in enumerate(data) if example.split == side] for side in SIDES}
@@ -132,12 +142,7 @@ def _official_places(data: Dataset) -> dict[str, Positions]:
         )
     shared = groups_on_two_sides(sides)
     if shared:
-        first = ", ".join(f"{group!r} ({' and '.join(names)})" for group, names in list(shared.items())[:5])
-        more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
-        raise SplitError(
-            f"{data.source}: the official split has {len(shared)} groups on two sides: {first}{more}; set "
-            "split.official=false for a split by group, or leave the group out to use the official split as it is"
-        )
+        raise SplitError(f"{data.source}: {why_not_by_group(shared)}")
     return {side: np.array([i for i, e in enumerate(data) if e.split == side], dtype=np.int64) for side in sides}
 
 
