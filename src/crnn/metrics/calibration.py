@@ -37,9 +37,8 @@ def calibration_error(confidence: Tensor, correct: Tensor, *, num_bins: int = 15
         confidence: (n,) in 0..1; correct: (n,) bool.
     Source: Naeini et al. 2015 (ECE); Nguyen & O'Connor 2015, arXiv:1508.05154 (adaptive bins).
     """
-    order = confidence.argsort(stable=True)
     bins = []
-    for part in order.tensor_split(min(num_bins, len(order))):
+    for part in confidence.argsort(stable=True).tensor_split(max(1, min(num_bins, len(confidence)))):
         if len(part):
             stated, true = confidence[part].double(), correct[part].double()
             bins.append(Bin(float(stated[0]), float(stated[-1]), len(part), float(stated.mean()), float(true.mean())))

@@ -38,17 +38,19 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         TrainingError: the disk is full, or refuses; what stood there before is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # what a killed process left is overwritten
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+        if folder == path.absolute().parent:
+            temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
         kept = "; the previous file is kept" if path.exists() else ""
         raise TrainingError(
             f"{path}: could not be written ({error.strerror or error}); it needs {len(content) / 1e6:.1f} MB and the "

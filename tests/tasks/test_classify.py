@@ -1,0 +1,148 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch.nn import functional as F
+
+from crnn.errors import ConfigError, DataError
+from crnn.tasks.classify import Classify, ClassifyConfig
+from crnn.tasks.infer import find_task
+
+
+def make(targets=("a", "b", "c", "a"), **options):
+    return Classify.from_targets(list(targets), ClassifyConfig(**options))
+
+
+def test_classes_are_sorted_naturally_and_counted():
+    task = make(["10", "9", "2", "9"])
+    assert task.labels == ["2", "9", "10"]
+    assert task.counts == {"2": 1, "9": 2, "10": 1}
+    assert task.num_outputs == 3
+
+
+def test_whole_numbers_are_class_numbers():
+    assert make([1.0, 0.0, 1.0]).labels == ["0", "1"]
+    assert make([1.0, 0.0]).encode([1.0, "0"], ["x", "y"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (None, "row 7: found no target, expected a class"),
+        (0.5, "row 7: found the number 0.5, expected a class; use --task regress"),
+        (float("nan"), "row 7: found the number nan"),
+        (("a", "b"), "row 7: found a set of labels .* use --task multilabel"),
+        ("afib ", r"row 7: label 'afib ' is not among the 2 classes .*space.*did you mean 'afib'"),
+        ("zzz", "row 7: label 'zzz' .*known: afib, normal"),
+    ],
+)
+def test_a_bad_target_is_named_with_its_place(target, message):
+    with pytest.raises(DataError, match=message):
+        make(["afib", "normal"]).encode([target], ["row 7"])
+
+
+@pytest.mark.parametrize(("targets", "message"), [(["a", "a"], "only the class 'a'"), ([], "no targets")])
+def test_one_class_cannot_be_learned(targets, message):
+    with pytest.raises(DataError, match=f"{message}; expected at least 2 classes"):
+        make(targets)
+
+
+def test_state_gives_the_same_task():
+    task = make(class_weights={"b": 3.0}, focal_gamma=1.0, label_smoothing=0.1)
+    again = find_task("classify").from_state(task.state())
+    outputs, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    assert again.labels == task.labels
+    assert again.config == task.config
+    assert torch.equal(again.loss(outputs, targets), task.loss(outputs, targets))
+
+
+def test_balanced_weights_give_classes_equal_say():
+    # 3 a, 1 b: weights 4/(2*3), 4/(2*1)
+    task = make(["a", "a", "a", "b"], class_weights="balanced")
+    outputs, targets = torch.randn(4, 2), torch.tensor([0, 0, 0, 1])
+    each = F.cross_entropy(outputs, targets, reduction="none")
+    expected = (each[:3].mean() + each[3]) / 2
+    torch.testing.assert_close(task.loss(outputs, targets), expected)
+
+
+def test_focal_loss_by_hand():
+    task = make(["a", "b"], focal_gamma=2.0)
+    outputs = torch.tensor([[math.log(3.0), 0.0]])  # p = 3/4, 1/4
+    assert float(task.loss(outputs, torch.tensor([0]))) == pytest.approx(-(0.25**2) * math.log(0.75), rel=1e-5)
+
+
+def test_focal_loss_has_finite_slopes_where_it_is_certain():
+    outputs = torch.tensor([[60.0, -60.0]], requires_grad=True)
+    make(["a", "b"], focal_gamma=0.5).loss(outputs, torch.tensor([0])).backward()
+    assert outputs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"class_weights": "balanced"},
+        {"label_smoothing": 0.2},
+        {"focal_gamma": 2.0, "label_smoothing": 0.1},
+        {"class_weights": {"a": 2.0}, "label_smoothing": 0.1},
+    ],
+)
+def test_whole_shares_of_classes_equal_class_numbers(options):
+    task = make(**options)
+    outputs, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    shares = task.mix(targets, torch.arange(5).flip(0), torch.ones(5))
+    torch.testing.assert_close(task.loss(outputs, shares), task.loss(outputs, targets))
+
+
+def test_mixed_targets_are_shares():
+    mixed = make(["a", "b"]).mix(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    assert mixed.tolist() == [[0.75, 0.25], [0.5, 0.5]]
+
+
+def test_scores_equal_scikit_learn():
+    torch.manual_seed(0)
+    task, targets = make(), torch.randint(0, 3, (60,))
+    outputs = torch.randn(60, 3) + F.one_hot(targets, 3)
+    p, predicted = outputs.double().softmax(1).numpy(), outputs.argmax(1)
+    scores = task.scores(outputs, targets)
+    expected = {
+        "accuracy": metrics.accuracy_score(targets, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(targets, predicted),
+        "macro_f1": metrics.f1_score(targets, predicted, average="macro"),
+        "log_loss": metrics.log_loss(targets, p),
+        "auroc": metrics.roc_auc_score(targets, p, multi_class="ovr"),
+    }
+    for name, value in expected.items():
+        assert scores.metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert next(iter(scores.metrics)) == task.primary == "accuracy"
+    assert scores.confusion == metrics.confusion_matrix(targets, predicted).tolist()
+    assert [row[1] for row in scores.tables[0].rows] == np.bincount(targets).tolist()
+
+
+def test_scores_with_classes_that_do_not_occur():
+    scores = make().scores(torch.tensor([[9.0, 0, 0], [9.0, 0, 0]]), torch.tensor([0, 0]))
+    assert scores.metrics["accuracy"] == scores.metrics["balanced_accuracy"] == scores.metrics["macro_f1"] == 1.0
+    assert math.isnan(scores.metrics["auroc"])
+
+
+def test_predictions_name_the_classes():
+    (row,) = make(["a", "b"]).predictions(torch.tensor([[0.0, math.log(3.0)]]))
+    assert row["label"] == "b"
+    assert row["probability"] == pytest.approx(0.75)
+    assert row["probabilities"] == pytest.approx({"a": 0.25, "b": 0.75})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0"),
+        ({"focal_gamma": -1.0}, "task.focal_gamma=-1.0"),
+        ({"class_weights": {"a": -1.0}}, "weights of 0 or more"),
+        ({"class_weights": {"bb": 1.0}}, "task.class_weights.bb: unknown class"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises((ConfigError, ValueError), match=message):
+        make(**options)

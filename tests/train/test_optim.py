@@ -1,0 +1,76 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from crnn.train.config import TrainConfig
+from crnn.train.optim import Average, Schedule, build_optimizer
+
+
+def rates(steps, **options):
+    schedule = Schedule(TrainConfig(learning_rate=1.0, **options), steps)
+    return [schedule.rate(step) for step in range(steps)]
+
+
+def test_one_cycle_rises_and_falls():
+    values = rates(100, warmup=0.2)
+    assert values[:20] == pytest.approx([(i + 1) / 21 for i in range(20)])
+    assert values[20] == 1.0
+    assert values[60] == pytest.approx(0.5)  # half way down
+    assert values[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 79 / 80)))
+    assert min(values) > 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_shortest_runs_have_a_rate(steps):
+    assert all(0 < rate <= 1 for rate in rates(steps, warmup=0.9))
+
+
+def test_constant_stays():
+    assert rates(10, schedule="constant", warmup=0.0) == [1.0] * 10
+
+
+def test_plateau_lowers_when_nothing_improves():
+    schedule = Schedule(TrainConfig(schedule="plateau", learning_rate=1.0, warmup=0.0, plateau_patience=4), 100)
+    for value in (3.0, 2.0, 2.5, 2.0):
+        schedule.observe(value, 2)
+    assert schedule.rate(50) == pytest.approx(0.1)
+    again = Schedule(TrainConfig(schedule="plateau", learning_rate=1.0, warmup=0.0), 100)
+    again.load(schedule.state())
+    assert again.rate(50) == pytest.approx(0.1)
+    assert again.state() == schedule.state()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+def test_decay_spares_biases_and_norms(name):
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    groups = build_optimizer(network, TrainConfig(optimizer=name, weight_decay=0.3)).param_groups
+    assert [(group["weight_decay"], [p.dim() for p in group["params"]]) for group in groups] == [
+        (0.3, [2]),
+        (0.0, [1, 1, 1]),
+    ]
+
+
+def test_average_by_hand():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = Average(network, 0.25)
+    nn.init.ones_(network.weight)
+    average.update(0)  # decay min(0.25, 1/10)
+    assert float(average.network.weight.detach()) == pytest.approx(0.9)
+    average.update(100)
+    assert float(average.network.weight.detach()) == pytest.approx(0.9 * 0.25 + 0.75)
+    assert not average.network.weight.requires_grad
+
+
+def test_average_covers_running_statistics():
+    network = nn.BatchNorm1d(2)
+    average = Average(network, 0.5)
+    before = copy.deepcopy(network.state_dict())
+    network(torch.randn(8, 2) + 5)
+    average.update(1000)
+    expected = (before["running_mean"] + network.running_mean) / 2
+    torch.testing.assert_close(average.network.running_mean, expected)
+    assert int(average.network.num_batches_tracked) == 1
