@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crnn.config import nearest
-from crnn.data.dataset import Dataset, Example, Problem, array_example
+from crnn.data.dataset import Dataset, Example, Kind, Problem, array_example
 from crnn.data.readers.npy import split_array
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import (
@@ -133,6 +133,7 @@ def from_arrays(
     splits: Sequence[str | None] | None = None,
     ids: Sequence[str] | None = None,
     channel_names: Sequence[str] | None = None,
+    kind: Kind = "series",
     sample_rate: float | None = None,
     source: str = "arrays",
     on_bad: OnBad = "fail",
@@ -142,10 +143,14 @@ def from_arrays(
     Args:
         x: a list of (time,) or (time, channels) arrays; or one array (n, time) or (n, time, channels) with `lengths`,
             or with NaN in every channel past each end.
+        kind: 'audio' for waveforms of one channel at `sample_rate`.
         y: a target each: text is a class, a tuple or list a set of labels; numbers as in a table's target column.
     Raises:
         DataError: sizes that do not fit; bad sequences with on_bad='fail'.
+        ConfigError: symbols, whose vocabulary arrays do not carry; lengths of a list.
     """
+    if kind == "symbols":
+        raise ConfigError("kind: found 'symbols', expected 'series' or 'audio': arrays of ids carry no vocabulary")
     if isinstance(x, (list, tuple)):
         if lengths is not None:
             raise ConfigError("lengths: a list of arrays knows its lengths; expected one padded array")
@@ -174,13 +179,15 @@ def from_arrays(
     odd = odd_channel_counts([example.where for example in examples], counts)
     kept = [i for i in range(len(examples)) if i not in odd]
     channels = counts[kept[0]] if kept else 1
+    if kind == "audio" and channels != 1:
+        raise DataError(f"{source}: found {channels} channels, expected 1 as audio; average them first")
     if channel_names is not None and len(channel_names) != channels:
         raise DataError(f"{source}: {len(channel_names)} channel names for {channels} channels; expected equal numbers")
     data_set = make_dataset(
         [examples[i] for i in kept],
         [*problems, *odd.values()],
-        kind="series",
-        channel_names=channel_names or number_channels(channels),
+        kind=kind,
+        channel_names=channel_names or (("audio",) if kind == "audio" else number_channels(channels)),
         source=source,
         sample_rate=sample_rate,
     )
@@ -276,9 +283,7 @@ def choose_reader(source: Source) -> Reader:
         data_sets = [path for path in below if any(reader.claims(path) for reader in all_readers())]
         if data_sets:
             names = ", ".join(path.name for path in data_sets[:8])
-            raise DataError(
-                f"{first}: holds {len(data_sets)} folders of data ({names}); give one, such as {data_sets[0]}"
-            )
+            raise DataError(f"{first}: holds {len(data_sets)} data sets ({names}); give one, such as {data_sets[0]}")
         inside = sorted({path.suffix or path.name for path in first.rglob("*") if path.is_file()})
         found = f"found only {', '.join(inside[:8])}" if inside else "the folder is empty"
         found += "; unpack the archive first" if any(suffix in _ARCHIVES for suffix in inside) else ""

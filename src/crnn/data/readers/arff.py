@@ -26,7 +26,7 @@ from crnn.errors import DataError
 
 SUFFIXES = (".arff",)
 _NUMERIC = ("numeric", "real", "integer")
-_CELL = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,]*?))\s*(?:,|$)""", re.DOTALL)
+_CELL = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|((?!['"])[^,]*?))\s*(?:,|$)""", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'((?:[^'\\]|\\.)*)'|"([^"]*)"|(\S+))\s+(.+)""", re.IGNORECASE)
 _TARGET_NAMES = ("target", "label", "class", "y")
 

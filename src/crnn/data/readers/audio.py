@@ -22,8 +22,8 @@ SUFFIXES = (*COMMON, ".oga", ".opus", ".au", ".caf", ".w64", ".rf64", ".sph")
 UNREADABLE = (".m4a", ".aac", ".wma", ".amr", ".mp4", ".webm", ".mka", ".ape", ".3gp", ".ra")
 """Audio that libsndfile cannot decode: named, not ignored."""
 _LOSSY = (".mp3", ".ogg", ".oga", ".opus")
-_LOSSY_SLACK = 2304
-"""Frames that a lossy decoder may give less than its header says (two mp3 frames of encoder delay)."""
+_LOSSY_SLACK = 1152
+"""Frames that a lossy decoder may give less than its header says: one mp3 frame, of encoder delay."""
 
 
 class AudioHeader(NamedTuple):

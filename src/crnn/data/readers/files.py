@@ -85,60 +85,86 @@ def labelled_files(source: Source, suffixes: tuple[str, ...], options: ReadOptio
     Raises:
         DataError: no files; a labels table or pattern that cannot be used; a group that nothing gives.
     """
-    root = source if isinstance(source, Path) else None
-    paths = {name: root / name for name in walk(root) if name.lower().endswith(suffixes)} if root is not None else {}
-    if isinstance(source, tuple) or source.is_file():
-        paths = {str(path): path for path in ((source,) if isinstance(source, Path) else source)}
+    root = source if isinstance(source, Path) and source.is_dir() else None
+    if root is not None:
+        paths = {name: root / name for name in walk(root) if name.lower().endswith(suffixes)}
+    else:
+        paths = {str(path): path for path in (source if isinstance(source, tuple) else (source,))}
     if not paths:
         raise DataError(f"{source}: found no files ending in {', '.join(suffixes)}, in sub-folders neither")
     found = FoundFiles()
-    splits = folder_splits(list(paths))
-    pattern = FilePattern(options.pattern) if options.pattern else None
-    table_path = options.labels or (find_index(root, options) if pattern is None else None)
-    rows = read_labels(table_path, root, paths, options, pattern, found.problems) if table_path else None
-    _refuse_unknown_group(options, pattern, rows is not None)
-    named = pattern is not None and _label_field(pattern, options) is not None
+    labels = Labels(paths, root, options, found.problems)
     for name, path in paths.items():
-        where = str(path)
-        fields = pattern.parse(name) if pattern else {}
-        if isinstance(fields, str):
-            found.problems.append(Problem(where, fields))
-            continue
-        row = rows.get(name) if rows is not None else None
-        if rows is not None and row is None:
-            what = f"stands in no row of {table_path}; add a row, or remove the file"
-            found.problems.append(Problem(where, what))
-            continue
-        target: Target = _class_folder(name, splits) if root is not None else None
-        if pattern is not None and named:
-            target = fields[str(_label_field(pattern, options))]
-        if row is not None and row.target is not None:
-            target = row.target
-        elif row is not None and options.target is not None and not named:
-            target = None
-        group = row.group if row is not None and row.group is not None else fields.get(options.group or "")
-        split = row.split if row is not None and row.split else splits.get(name.split("/")[0].lower())
-        if "split" in fields and split is None:
-            split = SPLIT_NAMES.get(fields["split"].lower())
-        found.files.append(LabelledFile(path, name, target, group, split))
-    found.how = _describe(str(root or "files"), table_path, named, splits, found, options)
+        try:
+            found.files.append(labels.about(name, path))
+        except DataError as error:
+            found.problems.append(Problem(str(path), str(error)))
+    found.how = labels.how
+    if all(file.target is None for file in found.files) and not found.problems:
+        what = "no labels: found no class sub-folders; give labels= a table, or pattern= such as '{label}_{take}'"
+        found.problems.append(Problem(str(root or "files"), what, "warning"))
     return found
 
 
-def _describe(
-    source: str, table: Path | None, named: bool, splits: dict[str, Split], found: FoundFiles, options: ReadOptions
-) -> str:
-    if table is not None:
-        how = f"labels from {table}"
-    elif named:
-        how = f"labels from file names {options.pattern}"
-    elif any(file.target is not None for file in found.files):
-        how = "labels from sub-folders"
-    else:
-        how = "no labels"
-        what = "no labels: found no class sub-folders; give labels= a table, or pattern= such as '{label}_{take}'"
-        found.problems.append(Problem(source, what, "warning"))
-    return f"{how}, split by folders {', '.join(splits)}" if splits else how
+class Labels:
+    """All that is said about files outside of them: a labels table, a pattern, folders."""
+
+    def __init__(self, files: dict[str, Path], root: Path | None, options: ReadOptions, problems: list[Problem]):
+        self.options, self.in_folder = options, root is not None
+        self.splits = folder_splits(list(files)) if root is not None else {}
+        self.pattern = FilePattern(options.pattern) if options.pattern else None
+        self.label_field = _label_field(self.pattern, options) if self.pattern else None
+        self.table = _labels_path(root, options)
+        self.rows: dict[str, Row] = {}
+        self.table_has_target = False
+        if self.table is not None:
+            self.rows, self.table_has_target = read_labels(self.table, files, options, self.pattern, problems)
+        _refuse_unknown_group(options, self.pattern, self.table is not None)
+
+    @property
+    def how(self) -> str:
+        """Where targets come from, for the report."""
+        if self.table_has_target:
+            how = f"labels from {self.table}"
+        elif self.label_field is not None:
+            how = f"labels from file names {self.options.pattern}"
+        else:
+            how = "labels from sub-folders" if self.in_folder else "no labels"
+        return f"{how}, split by folders {', '.join(self.splits)}" if self.splits else how
+
+    def about(self, name: str, path: Path) -> LabelledFile:
+        """What is known about one file.
+
+        Raises:
+            DataError: its name does not match the pattern, or it stands in no row of the table.
+        """
+        fields = self.pattern.parse(name) if self.pattern else {}
+        row = self.rows.get(name)
+        if self.table is not None and row is None:
+            raise DataError(f"stands in no row of {self.table}; add a row, or remove the file")
+        target: Target = _class_folder(name, self.splits) if self.in_folder else None
+        if row is not None and self.table_has_target:
+            target = row.target
+        elif self.label_field is not None:
+            target = fields[self.label_field]
+        group = fields.get(self.options.group or "")
+        split = self.splits.get(name.split("/")[0].lower())
+        if "split" in fields:
+            if fields["split"].lower() not in SPLIT_NAMES:
+                raise DataError(f"split in its name is {fields['split']!r}, expected train, validation or test")
+            split = SPLIT_NAMES[fields["split"].lower()]
+        if row is not None:
+            group, split = row.group if group is None else group, row.split or split
+        return LabelledFile(path, name, target, group, split)
+
+
+def _labels_path(root: Path | None, options: ReadOptions) -> Path | None:
+    """The labels table that was given, also relative to the folder of data; else one that lies there."""
+    if options.labels is None:
+        return find_index(root, options) if root is not None and options.pattern is None else None
+    if not options.labels.exists() and root is not None and (root / options.labels).exists():
+        return root / options.labels
+    return options.labels
 
 
 def folder_splits(names: list[str]) -> dict[str, Split]:
@@ -209,24 +235,26 @@ class FilePattern:
             parts.append(f"(?P<{name}>{r'[0-9]+' if digits else anything})" if i % 2 else re.escape(piece))
         return re.compile("".join(parts))
 
-    def parse(self, name: str) -> dict[str, str] | str:
-        """The fields of a file, or what is wrong with its name."""
+    def parse(self, name: str) -> dict[str, str]:
+        """The fields of a file.
+
+        Raises:
+            DataError: the name does not match, or can be read in two ways.
+        """
         text = str(PurePosixPath(*PurePosixPath(name).parts[-self.depth :]).with_suffix(""))
         match, longest = self._shortest.fullmatch(text), self._longest.fullmatch(text)
         if match is None or longest is None:
-            return f"name does not match the pattern {self.text!r}; rename it, or change the pattern"
+            raise DataError(f"name does not match the pattern {self.text!r}; rename it, or change the pattern")
         if match.groupdict() != longest.groupdict():
-            return (
+            raise DataError(
                 f"name fits the pattern {self.text!r} in two ways ({match.groupdict()} and {longest.groupdict()}); "
                 "mark a field of digits, such as '{take:d}', or rename it"
             )
         return match.groupdict()
 
 
-def find_index(root: Path | None, options: ReadOptions) -> Path | None:
+def find_index(root: Path, options: ReadOptions) -> Path | None:
     """A labels table that lies in the folder under a usual name and has the columns it needs."""
-    if root is None or not root.is_dir():
-        return None
     for path in sorted(root.iterdir()):
         if path.stem.lower() not in INDEX_NAMES or path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".jsonl"):
             continue
@@ -240,19 +268,18 @@ def find_index(root: Path | None, options: ReadOptions) -> Path | None:
 
 def read_labels(
     path: Path,
-    root: Path | None,
     files: dict[str, Path],
     options: ReadOptions,
     pattern: FilePattern | None,
     problems: list[Problem],
-) -> dict[str, Row]:
-    """Rows of a labels table by the file they name; rows that name no file, and files named twice, are problems.
+) -> tuple[dict[str, Row], bool]:
+    """Rows of a labels table by the file they name, and whether it gives targets.
+
+    Rows that name no file, and files named twice, are problems.
 
     Raises:
         DataError: no such table or column, or no column holds file names.
     """
-    if not path.exists() and root is not None and (root / path).exists():
-        path = root / path
     frame, bad = load_frame(path)
     problems += bad
     names = [name for name in frame.columns if name != ROW]
@@ -286,7 +313,7 @@ def read_labels(
             problems.append(Problem(where, f"file {text!r} already stands in {rows[name].where}; keep one of the rows"))
         else:
             rows[name] = Row(where, target, row_group, row_split)
-    return rows
+    return rows, bool(target_names)
 
 
 class FileIndex:
@@ -308,15 +335,15 @@ class FileIndex:
 
 
 def _file_column(frame: pl.DataFrame, names: list[str], index: FileIndex, path: Path) -> str:
-    """The column with a usual name, else the one that names the most files."""
-    usual = pick_column(names, None, FILE_NAMES, str(path), "file")
-    if usual is not None:
-        return usual
+    """The column with a usual name, unless it names no file and another one does."""
     head = frame.head(200)
-    hits = {
-        name: sum(text is not None and index.find(text) is not None for text in texts_of(head, name)) for name in names
-    }
-    best = max(hits, key=lambda name: hits[name], default="")
-    if not best or hits[best] == 0:
+    hits = {name: sum(index.find(text or "") is not None for text in texts_of(head, name)) for name in names}
+    usual = pick_column(names, None, FILE_NAMES, str(path), "file")
+    if usual is not None and hits[usual]:
+        return usual
+    best = max(hits, key=lambda name: hits[name], default=None)
+    if best is not None and hits[best]:
+        return best
+    if usual is None:
         raise DataError(f"{path}: found no column of file names among {', '.join(names)}; expected one named file")
-    return best
+    return usual

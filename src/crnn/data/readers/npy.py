@@ -71,7 +71,7 @@ def read_header(path: Path) -> NpyHeader:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             start = file.tell()
-    except (ValueError, EOFError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path}: not a .npy file ({str(error).splitlines()[0]}); save it with numpy.save") from None
     if dtype.kind not in "fiub":
         what = "Python objects, which are not read because unpickling can run code" if dtype.hasobject else str(dtype)
@@ -255,7 +255,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def _load_arrays(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         hint = "it holds Python objects, which are not read" if "pickle" in str(error) else "is it truncated?"

@@ -66,13 +66,14 @@ def make_dataset(
     sample_rate: float | None = None,
     in_memory: bool = True,
 ) -> Dataset:
-    """A data set in which all examples have a target or none has; those without stand in `problems`."""
+    """A data set in which all examples have a target or none has, and so for groups; the rest stands in `problems`."""
     kept, found = list(examples), list(problems)
-    labelled = [example for example in kept if example.target is not None]
-    if labelled and len(labelled) < len(kept):
-        what = "no target, while other places have one; give it one, or remove it"
-        found += [Problem(example.where, what) for example in kept if example.target is None]
-        kept = labelled
+    for fact in ("target", "group"):
+        having = [example for example in kept if getattr(example, fact) is not None]
+        if having and len(having) < len(kept):
+            what = f"no {fact}, while other places have one; give it one, or remove it"
+            found += [Problem(example.where, what) for example in kept if getattr(example, fact) is None]
+            kept = having
     twice = [name for name, count in Counter(example.id for example in kept).items() if count > 1]
     if twice:
         raise DataError(

@@ -337,6 +337,8 @@ def _read_long(
     assert roles.id is not None
     assert roles.time is not None
     frame, found = _drop_unplaced(frame, roles, [*problems])
+    if frame.height == 0:
+        raise DataError(f"{source}: no row has both {roles.id} and {roles.time}; expected both in every row")
     frame = _ordered(frame, roles, source)
     values, used, bad, warnings = _numbers(frame, roles.data, source, "the channels")
     starts, ends = _runs(frame[ORDER].to_numpy())
