@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from crnn.config import config
 from crnn.errors import ConfigError
 from crnn.nn.layers import Features, WindowedLayer, register_layer
+from crnn.sequences import Sequences
 
 
 @config
@@ -72,6 +74,16 @@ class Conv(WindowedLayer):
             groups=config.groups,
             bias=config.bias,
         )
+
+    def compute(self, x: Sequences) -> Sequences:
+        if 2 * self.pad_left != self.extent - 1:
+            return super().compute(x)
+        out = self.check_lengths(x.lengths)  # as much padding on both sides: PyTorch pads without a copy
+        c = self.conv
+        data = F.conv1d(
+            x.data.transpose(1, 2), c.weight, c.bias, c.stride, self.pad_left, c.dilation, c.groups
+        )  # (batch, channels, time)
+        return Sequences(data.transpose(1, 2)[:, : int(out.max())], out).zeroed()
 
     def windows(self, data: Tensor) -> Tensor:
         return self.conv(data.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]  # (batch, channels, time) inside

@@ -170,6 +170,8 @@ class WindowedLayer(Layer):
     def out_lengths(self, lengths: Tensor) -> Tensor:
         if self.tail == "floor":
             return ((lengths - self.extent).div(self.stride, rounding_mode="floor") + 1).clamp(min=0)
+        if self.stride == 1:
+            return lengths
         return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
 
     def check_lengths(self, lengths: Tensor) -> Tensor:

@@ -33,9 +33,11 @@ class TimePool(WindowedLayer):
     def compute(self, x: Sequences) -> Sequences:
         out = self.check_lengths(x.lengths)
         count = int(out.max())
+        if self.tail == "floor":  # every window lies inside
+            return Sequences(self.windows(x.data)[:, :count], out).zeroed()
         pad_right = (count - 1) * self.stride + self.extent - x.data.shape[1]
-        if self.tail == "floor" or (pad_right <= 0 and x.is_full):  # every window lies inside
-            return Sequences(self.windows(pad_time(x.data, 0, pad_right))[:, :count], out).zeroed()
+        if pad_right <= 0 and x.is_full:
+            return Sequences(self.windows(x.data)[:, :count], out)
         data = Sequences(pad_time(x.data, 0, pad_right), x.lengths)
         return Sequences(self._partial_windows(data, count), out).zeroed()
 
@@ -105,8 +107,10 @@ class Pool(TimePool):
 
     def windows(self, data: Tensor) -> Tensor:
         pool = F.max_pool1d if self.kind == "max" else F.avg_pool1d
-        flat = data.flatten(2).transpose(1, 2)  # (batch, everything in a frame, time)
-        return pool(flat, self.size, self.stride).transpose(1, 2).unflatten(2, self.in_features)  # type: ignore[no-untyped-call, no-any-return]
+        if data.dim() == 3:
+            return pool(data.transpose(1, 2), self.size, self.stride).transpose(1, 2)  # (batch, channels, time) inside
+        flat = pool(data.flatten(2).transpose(1, 2), self.size, self.stride).transpose(1, 2)
+        return flat.reshape(*flat.shape[:2], *self.in_features)
 
 
 @config

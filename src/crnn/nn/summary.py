@@ -177,7 +177,7 @@ class Last(Summary):
             )
 
     def compute(self, x: Sequences) -> Tensor:
-        last = x.last().flatten(1)
+        last = (x.data[:, -1] if x.is_full else x.last()).flatten(1)  # a slice trains faster than an index
         return self._join(x.data[:, 0].flatten(1), last) if self.config.bidirectional else last
 
     def _join(self, first: Tensor, last: Tensor) -> Tensor:
