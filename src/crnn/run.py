@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def train(
     asked = _asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     folder = _make_folder(out, overwrite)
     data = _read_all(data, test, options)
-    plan = _make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
+    plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
     if not quiet:
         print(plan)
     if folder is not None:
@@ -140,7 +141,7 @@ def check(
     options = ReadOptions(labels, target, group, pattern, sample_rate, "skip")
     data = data if isinstance(data, Dataset) else options.read(data)
     try:
-        plan = _make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
+        plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
         network = plan.make_network()
     except (DataError, SplitError) as error:
         found = check_data(data)
@@ -192,6 +193,11 @@ class RunPlan:
     source: dict[str, Any] | None
     """How the data was read, when it came from a path; else a resume has to be given it."""
 
+    @cached_property
+    def recorded(self) -> dict[str, Any]:
+        """Ids and content hashes of every side, for splits.json; reads all data once."""
+        return record(self.parts)
+
     def make_network(self) -> Network:
         """The network before training, the same for the same seed."""
         torch.manual_seed(self.config.seed)
@@ -229,7 +235,7 @@ class RunPlan:
             "task_state": self.task.state(),
         }
         _write_json(folder / "run.json", plain)
-        _write_json(folder / "splits.json", record(self.parts))
+        _write_json(folder / "splits.json", self.recorded)
 
     @classmethod
     def load(cls, folder: Path, data: Dataset | None) -> RunPlan:
@@ -279,7 +285,7 @@ class Run:
         run = cls.__new__(cls)
         run.folder, run.model, run.evaluation = None, model, evaluation
         run.plan_facts = {"source": plan.source, "config": to_plain(plan.config)}
-        run.splits = record(plan.parts)
+        run.splits = plan.recorded
         return run
 
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
@@ -304,15 +310,26 @@ class Run:
                 if before.get(name) is not None:
                     given.setdefault(name, before[name])
         data = self.model.read(data, on_bad=on_bad, **given)
+        train = self._training_data()
         return evaluate_model(
             self.model.network,
             self.model.task,
             data,
+            train=train,
             recorded=self.splits,
             temperature=self.model.temperature,
             seed=self.plan_facts["config"]["seed"],
             facts=RunFacts(split="given data", spec=to_yaml(self.model.network.spec)),
         )
+
+    def _training_data(self) -> Dataset | None:
+        """What the floors are fitted on: the training part read again; None when it is gone or has changed."""
+        if self.folder is None or self.plan_facts["source"] is None:
+            return None
+        try:
+            return RunPlan.load(self.folder, None).parts.train
+        except DataError:
+            return None
 
     def summary(self) -> dict[str, Any]:
         """Scores and places, as plain values."""
@@ -375,7 +392,7 @@ def _asked_options(
             )
         _check_top_key(path)
     if epochs is not None:
-        asked["train"] = {**asked.get("train", {}), "epochs": epochs, "steps": None}
+        asked["train"] = {**asked.get("train", {}), "epochs": epochs}
     return {**asked, "settings": dict(settings or {})}
 
 
@@ -386,15 +403,22 @@ def _check_top_key(path: str) -> None:
         raise ConfigError(f"--set {path}: {section}.{key}: unknown option{nearest(key, names)}")
 
 
-def _make_plan(
+def make_plan(
     data: Dataset,
     asked: dict[str, Any],
     *,
     task: str | None,
     preset: str,
     seed: int,
-    source: dict[str, Any] | None,
+    source: dict[str, Any] | None = None,
 ) -> RunPlan:
+    """What a run will do: preset, then config, then single settings; the task fitted on the training part.
+
+    Args:
+        asked: sections of options ("model", "train", "split", "task") and "settings", as _asked_options gives them.
+    Raises:
+        ConfigError: an unknown preset, task or option. DataError, SplitError: what the data does not allow.
+    """
     if preset not in PRESETS:
         raise ConfigError(f"--preset {preset}: unknown preset{nearest(preset, list(PRESETS))}")
     settings = asked.get("settings", {})
@@ -411,11 +435,17 @@ def _make_plan(
     plain = {"model": recipe["model"], "train": recipe["train"]}
     plain = merge(plain, {key: asked[key] for key in plain if key in asked})
     plain = _with_settings(plain, {path: v for path, v in settings.items() if path.partition(".")[0] in plain})
-    plain["train"]["seed"] = seed
+    plain["train"] = {**_one_length(plain["train"], asked, settings), "seed": seed}
     config = _run_config(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
     return RunPlan(config, parts, fitted, why, data.fingerprint(), source)
+
+
+def _one_length(options: dict[str, Any], asked: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Training options in which an asked length (epochs or steps) replaces the preset's."""
+    given = {key for key in ("epochs", "steps") if asked.get("train", {}).get(key) or settings.get(f"train.{key}")}
+    return {k: v for k, v in options.items() if k not in ("epochs", "steps") or not given or k in given}
 
 
 def _with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -468,7 +498,25 @@ def _evenly_spaced(data: Dataset, count: int) -> Dataset:
 
 
 def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: bool) -> Run:
-    """Train, choose the temperature on validation, save, score, report."""
+    """Train, save, score, report."""
+    model, history = fit_plan(plan, folder=folder, resuming=resuming, quiet=quiet)
+    if folder is None:
+        return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
+    model.save(folder)
+    evaluation = _score_own_part(model, plan, history, folder)
+    _write_json(folder / "metrics.json", evaluation.to_dict())
+    evaluation.save(folder / "report.html")
+    return Run(folder)
+
+
+def fit_plan(
+    plan: RunPlan, *, folder: Path | None = None, resuming: bool = False, quiet: bool = True
+) -> tuple[Model, History]:
+    """Train what a plan says, choose the temperature on validation; nothing is scored, saved or reported.
+
+    Args:
+        folder: where checkpoints go; None writes none.
+    """
     parts = plan.parts
     network = plan.make_network()
     _check_lengths(network, parts)
@@ -487,13 +535,7 @@ def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: boo
     if parts.validation is not None and plan.task.name in ("classify", "multilabel"):
         targets = plan.task.encode(parts.validation.targets, [e.where for e in parts.validation])
         model.temperature = fit_temperature(model.outputs(parts.validation), targets)
-    if folder is None:
-        return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
-    model.save(folder)
-    evaluation = _score_own_part(model, plan, history, folder)
-    _write_json(folder / "metrics.json", evaluation.to_dict())
-    evaluation.save(folder / "report.html")
-    return Run(folder)
+    return model, history
 
 
 def _score_own_part(model: Model, plan: RunPlan, history: History, folder: Path | None) -> Evaluation:
@@ -522,7 +564,7 @@ def _score_own_part(model: Model, plan: RunPlan, history: History, folder: Path 
         model.task,
         data,
         train=plan.parts.train,
-        recorded=record(plan.parts) if side == "test" else None,
+        recorded=plan.recorded if side == "test" else None,
         temperature=model.temperature,
         seed=plan.config.seed,
         facts=facts,
