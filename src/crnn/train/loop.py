@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import signal
 import threading
@@ -35,6 +34,8 @@ from crnn.train.progress import Report, Update
 CHECK_EVERY = 200
 """Updates between looks at the loss within an epoch: reading it earlier would hold up the step."""
 REPORT_SECONDS = 0.5
+VALIDATION_FRAMES = 100_000
+"""Frames in a validation batch that is larger than a training batch: quick for short sequences, safe for long ones."""
 STATISTICS_VALUES = 20_000_000
 """Values of training data, at most, from which front-ends learn their statistics."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
@@ -106,7 +107,8 @@ class _Trainer:
         self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed)
         self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
         if self.validation is not None:
-            self.validation_batches = Batches(self.validation, 4 * batch_size, shuffle=False, seed=config.seed)
+            size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
+            self.validation_batches = Batches(self.validation, size, shuffle=False, seed=config.seed)
             places = [example.where for example in self.validation]
             self.validation_targets = task.encode(self.validation.targets, places)
         self.plan = make_plan(
@@ -178,7 +180,7 @@ class _Trainer:
     def _train_epoch(self) -> None:
         """The rest of the current epoch, or up to Ctrl-C."""
         network, accumulate, is_cpu = self.network.train(), self.config.accumulate, self.device.type == "cpu"
-        for x, indices in itertools.islice(self.batches.epoch(self.epoch), self.batch, None):
+        for x, indices in self.batches.epoch(self.epoch, start=self.batch):
             self.frames += x.data.shape[0] * x.data.shape[1]
             if not is_cpu:
                 x, indices = x.to(self.device), indices.to(self.device)
@@ -247,7 +249,7 @@ class _Trainer:
                 self._explain(i, loss)
 
     def _explain(self, batch: int, loss: float) -> None:
-        x, indices = next(itertools.islice(self.batches.epoch(self.epoch), batch, None))
+        x, indices = next(self.batches.epoch(self.epoch, start=batch))
         examples = [self.train[int(i)] for i in indices]
         place = f"{self.place}, batch {batch + 1} of {self.plan.batches}"
         raise self.doctor.explain_loss(loss, x.to(self.device), examples, place, self.rate)
@@ -350,8 +352,8 @@ class _Trainer:
             "random/torch": torch.get_rng_state(),
             "random/augment": self.generator.get_state(),
         }
-        if self.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type != "cpu":
+            tensors["random/device"] = torch.get_device_module(self.device).get_rng_state()
         parts = {
             "network": self.network.state_dict(),
             "best": self.best,
@@ -404,8 +406,8 @@ class _Trainer:
         self.best = {name: tensor.to(self.device) for name, tensor in checkpoint.part("best").items()}
         torch.set_rng_state(checkpoint.tensors["random/torch"])
         self.generator.set_state(checkpoint.tensors["random/augment"])
-        if self.device.type == "cuda" and "random/cuda" in checkpoint.tensors:
-            torch.cuda.set_rng_state(checkpoint.tensors["random/cuda"], self.device)
+        if self.device.type != "cpu" and "random/device" in checkpoint.tensors:
+            torch.get_device_module(self.device).set_rng_state(checkpoint.tensors["random/device"])
         self.epoch, self.batch, self.frames = values["epoch"], values["batch"], values["frames"]
         self.losses, self.norms, self.spent = values["losses"], values["norms"], values["spent"]
         self.best_score = (values["best_score"][0], values["best_score"][1])
