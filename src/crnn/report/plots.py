@@ -117,7 +117,7 @@ def _to_svg(figure: Figure, label: str) -> str:
     text = re.sub(r' (?:d|x|y|points|transform)="[^"]*"', lambda found: _rounded(found[0]), text)
     text = re.sub(r"\n\s*", "\n", text)
     width, height = (round(72 * side) for side in figure.get_size_inches())
-    opening = f'<svg class="plot" role="img" aria-label="{_attribute(label)}" style="max-width:{round(width * 1.25)}px"'
+    opening = f'<svg class="plot" role="img" aria-label="{_attribute(label)}" style="max-width:{round(width * 1.4)}px"'
     return re.sub(r"<svg[^>]*>", f'{opening} viewBox="0 0 {width} {height}">', text, count=1).strip()
 
 
@@ -319,7 +319,7 @@ def values_scatter(true: Sequence[float], predicted: Sequence[float]) -> list[st
 
 
 def signal(channels: Sequence[Sequence[float | None]], duration: float, unit: str) -> str:
-    """One example as small lines, a panel for each channel that was kept; empty without channels.
+    """One example as small lines, a row for each channel; empty without channels. Drawn by hand: a report has many.
 
     Args:
         channels: equally spaced points of each; None where missing.
@@ -327,18 +327,35 @@ def signal(channels: Sequence[Sequence[float | None]], duration: float, unit: st
     """
     if not channels:
         return ""
-    rows = len(channels)
-    with Drawing((3.6, 0.55 + 0.55 * rows), label="the signal", rows=rows, sharex=True) as drawing:
-        for i, (axes, values) in enumerate(zip(drawing.axes, channels, strict=True)):
-            y: NDArray[np.float64] = np.array([math.nan if v is None else v for v in values], dtype=float)
-            axes.plot(np.linspace(0, duration, len(y)), y, color=PALETTE[i % len(PALETTE)], linewidth=0.8)
-            axes.set_yticks([])
-            axes.grid(visible=False)
-            axes.spines["left"].set_visible(False)
-            axes.margins(x=0)
-        drawing.axes[-1].set_xlabel(unit, fontsize=8)
-        drawing.axes[-1].tick_params(labelsize=7.5)
-    return drawing.svg
+    width, row, gap = 300.0, 46.0, 8.0
+    lines = []
+    for i, values in enumerate(channels):
+        top, colour = i * (row + gap) + 2, PALETTE[i % len(PALETTE)]
+        for points in _segments(values, width, row, top):
+            lines.append(f'<polyline fill="none" stroke="{colour}" stroke-linejoin="round" points="{points}"/>')
+    bottom = len(channels) * (row + gap) + 2
+    text = 'font-size="10.5" fill="currentColor"'
+    lines.append(f'<path d="M0 {bottom:g}H{width:g}" stroke="currentColor" stroke-width="0.6" fill="none"/>')
+    lines.append(f'<text x="0" y="{bottom + 13:g}" {text}>0</text>')
+    lines.append(f'<text x="{width:g}" y="{bottom + 13:g}" text-anchor="end" {text}>{duration:.4g} {unit}</text>')
+    size = f'viewBox="0 0 {width:g} {bottom + 18:g}"'
+    return f'<svg class="plot" role="img" aria-label="the signal" {size}>\n' + "\n".join(lines) + "\n</svg>"
+
+
+def _segments(values: Sequence[float | None], width: float, height: float, top: float) -> list[str]:
+    """Points of each run of known values, scaled to the box; a single point becomes a dash."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return []
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    step = width / max(1, len(values) - 1)
+    found: list[list[str]] = [[]]
+    for i, value in enumerate(values):
+        if value is None:
+            found.append([])
+        else:
+            found[-1].append(f"{i * step:.1f},{top + height * (1 - (value - low) / span):.1f}")
+    return [" ".join(points if len(points) > 1 else points * 2) for points in found if points]
 
 
 def metric_bars(names: Sequence[str], values: Sequence[float], low: float, high: float, metric: str) -> str:
