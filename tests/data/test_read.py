@@ -107,7 +107,7 @@ def test_places_with_nothing_to_read(tmp_path: Path) -> None:
 def test_a_folder_of_data_sets_names_them(tmp_path: Path) -> None:
     for name in ("A", "B"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "d.csv").write_text("label,t0\nu,1\n")
+        (tmp_path / name / "d.ts").write_text("@data\n1,2\n")
     with pytest.raises(DataError, match=r"holds 2 data sets \(A, B\); give one"):
         read(tmp_path)
 

@@ -49,7 +49,7 @@ def read(
     """Read sequences, their targets and groups.
 
     Args:
-        source: a file, a folder, a prefix (X for X_TRAIN.ts and X_TEST.ts), a list of audio or .npy files, a polars,
+        source: a file, a folder, a prefix (X for X_TRAIN.ts and X_TEST.ts), a list of files of one sequence each, a polars,
             pandas or pyarrow table, a list of arrays, or an array (n, time) or (n, time, channels).
         labels: a table of file names and targets; for arrays the targets themselves.
         target: name of the target column, or several names (or 'a,b') of 0/1 columns; a field of the pattern.
@@ -262,7 +262,7 @@ def _read_files(source: Any, options: ReadOptions, format: str | None) -> Datase
                 f"{paths[0]} and {len(paths) - 1} more: a {reader.name} file is a data set; give one of them"
             )
         paths = paths[0]
-    elif isinstance(paths, Path) and format and not reader.claims(paths):
+    elif isinstance(paths, Path) and format and not (_has_suffix(paths, reader) or reader.claims(paths)):
         raise DataError(f"{paths}: nothing there that format {format!r} reads ({', '.join(reader.suffixes)})")
     return reader.read(paths, options)
 
@@ -274,6 +274,9 @@ def choose_reader(source: Source) -> Reader:
         DataError: nothing there, or nothing that any reader knows; says what was looked for.
     """
     first = source[0] if isinstance(source, tuple) else source
+    for reader in all_readers():
+        if isinstance(source, tuple) and len(source) > 1 and reader.many_files and _has_suffix(first, reader):
+            return reader
     for reader in all_readers():
         if reader.claims(first):
             return reader
@@ -295,6 +298,10 @@ def choose_reader(source: Source) -> Reader:
     if first.name.lower().endswith(_ARCHIVES):
         raise DataError(f"{first}: is an archive; unpack it and give the folder")
     raise DataError(f"{first}: unknown format {first.suffix or 'without suffix'!r}; expected {known}")
+
+
+def _has_suffix(path: Path, reader: Reader) -> bool:
+    return path.is_file() and path.name.lower().endswith(reader.suffixes)
 
 
 def as_frame(source: Any) -> pl.DataFrame | None:

@@ -1,5 +1,5 @@
-"""Readers, one file a format: audio, ts, ucr, arff, table (CSV, Parquet, JSON lines) and npy.
+"""Readers, one file a format: audio, ts, ucr, arff, npy, frames (a table a sequence), table (CSV, Parquet, JSON lines).
 
-`reader` is their contract, `registry` their table; `files`, `official` and `columns` hold what several formats share:
-folders of one sequence a file, TRAIN/TEST pairs, and columns by name.
+`reader` is their contract, `registry` lists them. Shared by several: `files` (folders of one sequence a file and their
+labels), `official` (TRAIN/TEST pairs), `columns` (columns by name), `text` (lines and numbers of text files).
 """

@@ -21,7 +21,7 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
     trim_missing_end,
 )
-from crnn.data.readers.ts import parse_numbers, read_lines
+from crnn.data.readers.text import parse_numbers, read_lines
 from crnn.errors import DataError
 
 SUFFIXES = (".arff",)

@@ -32,6 +32,9 @@ INDEX_NAMES = ("index", "labels", "metadata")
 """Names of tables that are taken for the labels table when they lie in the folder and have a file and target column."""
 
 
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
 @dataclass(frozen=True)
 class LabelledFile:
     """A file of one sequence and what is known about it before it is opened."""
@@ -87,7 +90,9 @@ def labelled_files(source: Source, suffixes: tuple[str, ...], options: ReadOptio
     """
     root = source if isinstance(source, Path) and source.is_dir() else None
     if root is not None:
-        paths = {name: root / name for name in walk(root) if name.lower().endswith(suffixes)}
+        names = [name for name in walk(root) if name.lower().endswith(suffixes)]
+        given = None if options.labels is None else _labels_path(root, options)
+        paths = {name: root / name for name in names if not is_labels_table(name) and root / name != given}
     else:
         paths = {str(path): path for path in (source if isinstance(source, tuple) else (source,))}
     if not paths:
@@ -253,10 +258,16 @@ class FilePattern:
         return match.groupdict()
 
 
+def is_labels_table(name: str) -> bool:
+    """Whether a file (relative to its folder) has the place and name of a labels table, not of a sequence."""
+    path = PurePosixPath(name)
+    return len(path.parts) == 1 and path.stem.lower() in INDEX_NAMES and path.suffix.lower() in _TABLE_SUFFIXES
+
+
 def find_index(root: Path, options: ReadOptions) -> Path | None:
     """A labels table that lies in the folder under a usual name and has the columns it needs."""
     for path in sorted(root.iterdir()):
-        if path.stem.lower() not in INDEX_NAMES or path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".jsonl"):
+        if not is_labels_table(path.name):
             continue
         names = [name for name in load_frame(path)[0].columns if name != ROW]
         has_target = options.target is not None and set(options.target) <= set(names)

@@ -31,6 +31,12 @@ def stem(path: Path, suffixes: tuple[str, ...]) -> str | None:
     return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), None)
 
 
+def is_official(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file is named as a train, validation or test set."""
+    name = stem(path, suffixes)
+    return name is not None and _NAME.fullmatch(name) is not None
+
+
 def official_parts(source: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, Split]]:
     """The files of a data set: one file as it is, or the TRAIN/TEST files of a folder or prefix with their splits.
 

@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -33,6 +33,7 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
     trim_missing_end,
 )
+from crnn.data.readers.text import is_number
 from crnn.errors import DataError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -75,9 +76,13 @@ def _with_distinct_ids(frames: list[pl.DataFrame], options: ReadOptions, source:
     ]
 
 
-def load_frame(path: Path) -> tuple[pl.DataFrame, list[Problem]]:
+def load_frame(
+    path: Path, *, header: Literal["required", "optional"] = "required"
+) -> tuple[pl.DataFrame, list[Problem]]:
     """A table file as a data frame with a column of row numbers, and the lines of JSON that could not be used.
 
+    Args:
+        header: 'optional' takes a first line of numbers for data, and then names columns column_1, column_2, ...
     Raises:
         DataError: the file is not such a table, is empty, or has no header.
     """
@@ -92,7 +97,7 @@ def load_frame(path: Path) -> tuple[pl.DataFrame, list[Problem]]:
         elif _kind(path) in (".jsonl", ".ndjson"):
             frame, problems = _load_json_lines(path)
         else:
-            frame = _load_csv(path).with_row_index(ROW, offset=2)  # the header is row 1
+            frame = _load_csv(path, header)
     except pl.exceptions.PolarsError as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(
@@ -106,7 +111,7 @@ def _kind(path: Path) -> str:
     return name[name.rfind(".") :]
 
 
-def _load_csv(path: Path) -> pl.DataFrame:
+def _load_csv(path: Path, header: Literal["required", "optional"]) -> pl.DataFrame:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             first = file.readline().decode("utf-8-sig")
@@ -115,18 +120,17 @@ def _load_csv(path: Path) -> pl.DataFrame:
         except (OSError, EOFError) as error:
             raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
     separator = "\t" if _kind(path) == ".tsv" else max(",;\t|", key=first.count)
-    _refuse_missing_header(path, first.strip("\r\n").split(separator))
-    return pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None)
+    has_header = not all(is_number(name) for name in first.strip("\r\n").split(separator))
+    if not has_header and header == "required":
+        _refuse_missing_header(path, first.strip("\r\n").split(separator))
+        has_header = True
+    frame = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None, has_header=has_header)
+    return frame.with_row_index(ROW, offset=2 if has_header else 1)  # as an editor counts
 
 
 def _refuse_missing_header(path: Path, names: Sequence[str]) -> None:
     """A first line of numbers is data, unless it counts the time steps: 0,1,2,... or 1,2,3,..."""
-    counted = [[str(i + start) for i in range(len(names))] for start in (0, 1)]
-    if list(names) in counted:
-        return
-    try:
-        [float(name) for name in names]
-    except ValueError:
+    if list(names) in [[str(i + start) for i in range(len(names))] for start in (0, 1)]:
         return
     raise DataError(
         f"{path}: the first line holds numbers only, expected a header that names the columns; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from crnn.data.readers.reader import (
     number_channels,
     odd_channel_counts,
 )
+from crnn.data.readers.text import is_number, parse_numbers, read_lines
 from crnn.errors import DataError
 
 SUFFIXES = (".ts",)
@@ -97,23 +97,6 @@ def read_ts_file(path: Path, options: ReadOptions) -> Dataset:
     )
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, .gz included; Latin-1 where it is not UTF-8 (old archive headers).
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); get the file again") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.split("\n")
-
-
 def _parse_header(path: Path, lines: list[str]) -> tuple[Header, int]:
     """The header and the position of the first line after @data."""
     header = Header()
@@ -166,36 +149,11 @@ def _parse_case(line: str, header: Header) -> tuple[NDArray[np.float32], Target]
     return np.ascontiguousarray(np.array(rows, dtype=np.float32).T), target
 
 
-def parse_numbers(text: str, name: str, separator: str = ",") -> NDArray[np.float32]:
-    """Separated numbers, '?' for NaN; values beyond float32 become infinite.
-
-    Raises:
-        DataError: a cell is not a number: which.
-    """
-    if not text.strip():
-        return np.zeros(0, dtype=np.float32)
-    cells = text.replace("?", "nan").split(separator)
-    with np.errstate(over="ignore"):
-        try:
-            return np.array([float(cell) for cell in cells]).astype(np.float32)
-        except ValueError:
-            i = next(i for i, cell in enumerate(cells) if not _is_number(cell))
-            raise DataError(f"{name} value {i + 1} is {cells[i][:30]!r}, expected a number or '?'") from None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _parse_target(text: str, header: Header) -> Target:
     if text in ("?", ""):
         return None
     if header.is_regression:
-        value = float(text) if _is_number(text) else float("nan")
+        value = float(text) if is_number(text) else float("nan")
         if not np.isfinite(value):
             raise DataError(f"target is {text!r}, expected a finite number")
         return value

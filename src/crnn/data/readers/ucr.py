@@ -10,7 +10,7 @@ import numpy as np
 from crnn.data.dataset import Dataset, Problem, Target, array_example
 from crnn.data.readers.official import official_parts, read_official
 from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset, number_channels, trim_missing_end
-from crnn.data.readers.ts import parse_numbers, read_lines
+from crnn.data.readers.text import parse_numbers, read_lines
 from crnn.errors import DataError
 
 SUFFIXES = (".tsv", ".txt")
@@ -62,7 +62,10 @@ def class_label(cell: str) -> Target:
 
 
 def _claims(path: Path) -> bool:
-    parts = official_parts(path, SUFFIXES)
+    try:
+        parts = official_parts(path, SUFFIXES)
+    except DataError:  # several files: tables may be meant, whose readers say what is wrong
+        return False
     if not parts or (
         path.is_file() and path.suffix.lower() == ".txt" and not path.stem.upper().endswith(("_TRAIN", "_TEST"))
     ):
