@@ -87,6 +87,7 @@ LAYER_EXAMPLES = {
         ((3,), {"hidden_size": 4, "cell": "gru", "bidirectional": True}),
     ],
     "channel_norm": [((3,), {}), ((3, 2), {})],
+    "spec_augment": [((6,), {}), ((2, 6), {"band_share": 0.5})],
     "compress": [((3,), {}), ((3, 2), {})],
     "instance_norm": [((3,), {}), ((3,), {"divide": False}), ((3, 2), {})],
     "missing": [((3,), {}), ((3,), {"fill": "last", "mask": False}), ((3, 2), {"fill": "last"})],
