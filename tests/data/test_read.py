@@ -62,6 +62,32 @@ def test_missing_targets_and_groups_are_problems() -> None:
 
 
 @pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        ([("a",), (), ("a", "b")], [("a",), (), ("a", "b")]),
+        ([{"b", "a"}, set(), {"b"}], [("a", "b"), (), ("b",)]),
+        ([[1, 0], [0, 1], [1, 0]], ["0", "1", "0"]),
+        (np.array([[1, 1], [0, 0], [1, 0]]), [("0", "1"), (), ("0",)]),
+        (np.array([[0.5], [1.5], [2.0]]), [0.5, 1.5, 2.0]),
+    ],
+)
+def test_targets_of_every_form(y: object, expected: list[object]) -> None:
+    assert from_arrays(np.zeros((3, 2)), y).targets == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("x", [np.zeros((0, 5)), np.zeros((2, 0, 3)), np.zeros(5), np.array([["a"]]), 5])
+def test_arrays_of_nothing_or_of_something_else(x: object) -> None:
+    with pytest.raises(DataError, match="found no sequences|length 0|expected"):
+        from_arrays(x)
+
+
+@pytest.mark.parametrize("source", [None, "", {"a": 1}])
+def test_sources_of_no_kind(source: object) -> None:
+    with pytest.raises(ConfigError, match="expected a path, a table or arrays"):
+        read(source)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"y": [1]}, "2 sequences but 1 targets"),

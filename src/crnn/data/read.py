@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crnn.config import nearest
-from crnn.data.dataset import Dataset, Example, Kind, Problem, array_example
-from crnn.data.readers.npy import split_array
+from crnn.data.dataset import Dataset, Example, Kind, Problem, Target, array_example
+from crnn.data.readers.npy import array_targets, split_array
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import (
     Reader,
@@ -49,8 +49,8 @@ def read(
     """Read sequences, their targets and groups.
 
     Args:
-        source: a file, a folder, a prefix (X for X_TRAIN.ts and X_TEST.ts), a list of files of one sequence each, a polars,
-            pandas or pyarrow table, a list of arrays, or an array (n, time) or (n, time, channels).
+        source: a file, a folder, a prefix (X for X_TRAIN.ts and X_TEST.ts), a list of files of one sequence each, a
+            polars, pandas or pyarrow table, a list of arrays, or an array (n, time) or (n, time, channels).
         labels: a table of file names and targets; for arrays the targets themselves.
         target: name of the target column, or several names (or 'a,b') of 0/1 columns; a field of the pattern.
         group: name of the group column or pattern field; for arrays the groups themselves.
@@ -68,6 +68,8 @@ def read(
     """
     if on_bad not in ("fail", "skip"):
         raise ConfigError(f"on_bad: found {on_bad!r}, expected 'fail' or 'skip'")
+    if source is None or isinstance(source, (dict, bytes)) or (isinstance(source, str) and not source):
+        raise ConfigError(f"source: found {source!r:.40}, expected a path, a table or arrays")
     if _is_path(source) or (isinstance(source, (list, tuple)) and source and all(_is_path(item) for item in source)):
         if lengths is not None:
             raise ConfigError("lengths: files know their lengths; expected an array as source")
@@ -144,7 +146,8 @@ def from_arrays(
         x: a list of (time,) or (time, channels) arrays; or one array (n, time) or (n, time, channels) with `lengths`,
             or with NaN in every channel past each end.
         kind: 'audio' for waveforms of one channel at `sample_rate`.
-        y: a target each: text is a class, a tuple or list a set of labels; numbers as in a table's target column.
+        y: a target each: text is a class, a tuple or list of texts a set of labels; numbers as in a table's target
+            column; a matrix of 0 and 1 is one class or a set of classes a row.
     Raises:
         DataError: sizes that do not fit; bad sequences with on_bad='fail'.
         ConfigError: symbols, whose vocabulary arrays do not carry; lengths of a list.
@@ -164,7 +167,7 @@ def from_arrays(
     for name in splits or ():
         if name is not None and name not in SPLIT_NAMES.values():
             raise DataError(f"{source}: split {name!r}, expected train, validation or test")
-    targets = target_series(y, source) if y is not None else [None] * count
+    targets = _targets(y, source) if y is not None else [None] * count
     examples = []
     for i, data in sequences.items():
         where = f"{source} sequence {i}"
@@ -194,6 +197,15 @@ def from_arrays(
     return settle(data_set, on_bad)
 
 
+def _targets(y: Sequence[Any] | NDArray[Any], source: str) -> list[Target]:
+    """Targets in any usual form; rows of numbers are a matrix of 0 and 1, rows of text are sets of labels."""
+    if isinstance(y, np.ndarray):
+        return array_targets(y, source)
+    if all(isinstance(row, (list, tuple)) and row and not any(isinstance(cell, str) for cell in row) for row in y):
+        return array_targets(_as_array(y, source), source)
+    return target_series(y, source)
+
+
 def _sequence_list(x: Sequence[Any], source: str) -> tuple[dict[int, NDArray[np.float32]], list[Problem]]:
     """Sequences by position, and those that are no (time,) or (time, channels) of numbers."""
     sequences: dict[int, NDArray[np.float32]] = {}
@@ -209,7 +221,8 @@ def _sequence_list(x: Sequence[Any], source: str) -> tuple[dict[int, NDArray[np.
             what = f"found {array.dtype} of shape {array.shape}, expected numbers, (time,) or (time, channels)"
             problems.append(Problem(where, what))
             continue
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32: infinite
+            array = array.astype(np.float32)
         sequences[i] = array[:, None] if array.ndim == 1 else array
     return sequences, problems
 

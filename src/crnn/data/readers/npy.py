@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +73,10 @@ def read_header(path: Path) -> NpyHeader:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             start = file.tell()
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, tokenize.TokenError) as error:
         raise DataError(f"{path}: not a .npy file ({str(error).splitlines()[0]}); save it with numpy.save") from None
+    if any(size < 0 for size in shape):
+        raise DataError(f"{path}: not a .npy file (shape {shape}); save it with numpy.save")
     if dtype.kind not in "fiub":
         what = "Python objects, which are not read because unpickling can run code" if dtype.hasobject else str(dtype)
         raise DataError(
@@ -122,7 +126,8 @@ def load_npy(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """
     if read_header(path).shape != shape:
         raise DataError(f"{path}: its shape has changed from {shape} since it was read; read the data again")
-    data = np.load(path, allow_pickle=False).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        data = np.load(path, allow_pickle=False).astype(np.float32)
     return np.ascontiguousarray(data[:, None] if data.ndim == 1 else data)
 
 
@@ -163,7 +168,8 @@ def read_npy_stack(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _frames(x: NDArray[np.generic], i: int, length: int | None = None) -> NDArray[np.float32]:
-    data = np.array(x[i, :length], dtype=np.float32)
+    with np.errstate(over="ignore"):
+        data = x[i, :length].astype(np.float32)
     return data[:, None] if data.ndim == 1 else data
 
 
@@ -175,7 +181,7 @@ def _row_labels(path: Path, count: int, options: ReadOptions) -> tuple[list[Targ
         return [None] * count, [None] * count, [None] * count
     if options.labels.suffix.lower() == ".npy":
         read_header(options.labels)
-        targets = _array_targets(np.load(options.labels, allow_pickle=False), str(options.labels))
+        targets = array_targets(np.load(options.labels, allow_pickle=False), str(options.labels))
         groups: list[str | None] = [None] * len(targets)
         splits: list[Split] = [None] * len(targets)
     else:
@@ -193,7 +199,7 @@ def _row_labels(path: Path, count: int, options: ReadOptions) -> tuple[list[Targ
     return targets, groups, splits
 
 
-def _array_targets(y: NDArray[np.generic], where: str) -> list[Target]:
+def array_targets(y: NDArray[np.generic], where: str) -> list[Target]:
     """(n,) by the rules of a target column; (n, classes) of 0 and 1 as one class, or as sets of them."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -219,7 +225,7 @@ def read_npz(path: Path, options: ReadOptions) -> Dataset:
     channels = None
     for split, part in parts.items():
         name = f"{path} {part['data'][0]}"
-        y = _array_targets(part["target"][1], f"{path} {part['target'][0]}") if "target" in part else None
+        y = array_targets(part["target"][1], f"{path} {part['target'][0]}") if "target" in part else None
         lengths = part["lengths"][1] if "lengths" in part else None
         groups = [str(group) for group in part["group"][1].tolist()] if "group" in part else None
         sequences = split_array(part["data"][1], lengths, name)
@@ -309,11 +315,13 @@ def split_array(x: NDArray[Any], lengths: Sequence[int] | NDArray[Any] | None, w
                 f"{where}: lengths are {lengths.dtype} of shape {lengths.shape}, expected whole numbers, (n,)"
             )
         if len(lengths) != len(x) and int(lengths.sum()) == len(x):
-            frames = x.reshape(len(x), -1).astype(np.float32)
+            with np.errstate(over="ignore"):
+                frames = x.reshape(len(x), math.prod(x.shape[1:])).astype(np.float32)
             return np.split(frames, np.cumsum(lengths)[:-1])
     if x.ndim < 2:
         raise DataError(f"{where}: has shape {x.shape}, expected (n, time) or (n, time, channels)")
-    flat = x.reshape(x.shape[0], x.shape[1], -1).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        flat = x.reshape(*x.shape[:2], math.prod(x.shape[2:])).astype(np.float32)
     if lengths is None:
         return [trim_missing_end(data) for data in flat]
     if len(lengths) != len(x) or (len(lengths) and (lengths.min() < 0 or lengths.max() > x.shape[1])):

@@ -327,7 +327,8 @@ def _cell_array(cell: Any) -> NDArray[np.float32]:
     if cell is None:
         raise DataError("found no data, expected a list of numbers or of frames")
     try:
-        data = np.array(cell, dtype=np.float32)  # None becomes NaN
+        with np.errstate(over="ignore"):
+            data = np.array(cell, dtype=np.float32)  # None becomes NaN
     except (ValueError, TypeError):
         raise DataError("data is ragged or not numeric; expected [v, v, ...] or equal frames [[c, c], ...]") from None
     if data.ndim not in (1, 2):
@@ -447,7 +448,8 @@ def target_series(values: Sequence[Any] | NDArray[np.generic], where: str) -> li
     """Targets given as a list or array: the rules of a table's target column; tuples are sets of labels."""
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if any(isinstance(value, (tuple, list, set)) for value in plain):
-        return [None if value is None else tuple(str(label) for label in value) for value in plain]
+        sets = [sorted(value) if isinstance(value, set) else value for value in plain]
+        return [None if labels is None else tuple(str(label) for label in labels) for labels in sets]
     column = pl.Series("y", plain, strict=False)
     if any(isinstance(value, str) for value in plain):
         column = pl.Series("y", [None if value is None else str(value) for value in plain])

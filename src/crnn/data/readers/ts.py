@@ -107,7 +107,7 @@ def _parse_header(path: Path, lines: list[str]) -> tuple[Header, int]:
         where = f"{path} line {number}"
         if not line.startswith("@"):
             raise DataError(f"{where}: found {line[:40]!r} before @data; expected a header line that starts with @")
-        tag, *values = line[1:].split()
+        tag, *values = line[1:].split() or [""]
         tag = tag.lower()
         if tag == "data":
             return header, number
