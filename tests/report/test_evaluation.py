@@ -145,7 +145,7 @@ def test_copies_and_shared_groups_are_found_by_content():
 def test_warnings_name_what_a_reader_must_know(classes):
     leaking = dataclasses.replace(classes, leaks=Leaks([("a", "train: b")], ["ann"], 2))
     text = " ".join(said for level, said in leaking.warnings() if level == "bad")
-    assert "1 of 50 examples are copies of data that training saw" in text
+    assert "1 of 50 examples is a copy of data that training saw" in text
     assert "1 of 2 groups" in text
     unsure = dataclasses.replace(classes, leaks=None)
     assert any("not known what training saw" in said for _, said in unsure.warnings())

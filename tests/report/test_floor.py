@@ -138,6 +138,14 @@ def test_large_sets_are_cut_and_the_note_says_so():
     assert all(floor.note.endswith("; on 30 of 60 training examples, drawn at random") for floor in floors.values())
 
 
+def test_long_signals_are_averaged_to_what_the_work_allows_and_the_note_says_so():
+    data = make_series(60, lambda f: "a" if f < 1.4 else "b", seed=1)
+    task = Classify.from_targets(data.targets, ClassifyConfig())
+    a_frame = 60 * 2 * 9 * 60  # examples, channels, taps, kernels
+    floors = by_name(task, data, data, max_work=20 * a_frame)
+    assert all(floor.note.endswith("; signals averaged in time to at most 20 frames") for floor in floors.values())
+
+
 def test_the_same_seed_gives_the_same_floors():
     data, test = make_series(40, lambda f: f, seed=1), make_series(20, lambda f: f, seed=2)
     task = Regress.from_targets(data.targets, RegressConfig())

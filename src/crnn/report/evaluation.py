@@ -214,8 +214,10 @@ class Evaluation:
             found.append(("bad", f"The {self.facts.split} set was used in training or to choose the model; "
                                  "this score says nothing about new data."))  # fmt: skip
         if self.leaks and self.leaks.duplicates:
-            found.append(("bad", f"{len(self.leaks.duplicates)} of {self.num_examples} examples are copies of data "
-                                 "that training saw; the score is too high by an unknown amount."))  # fmt: skip
+            count = len(self.leaks.duplicates)
+            said = "is a copy" if count == 1 else "are copies"
+            found.append(("bad", f"{count} of {self.num_examples} examples {said} "
+                                 "of data that training saw; the score is too high by an unknown amount."))  # fmt: skip
         if self.leaks and self.leaks.shared_groups:
             count, total = len(self.leaks.shared_groups), self.leaks.num_groups
             found.append(("bad", f"{count} of {total} groups (speakers, patients, subjects) were also in training; "
@@ -337,8 +339,8 @@ def evaluate(
 
     Args:
         train: what the floors are fitted on; without it there are none.
-        recorded: ids and content hashes that the run saw, as `crnn.data.split.record` gives them, to look for copies
-            in `data`; made from `train` when None.
+        recorded: ids and content hashes (and "groups", if kept) of each side that the run saw, as
+            `crnn.data.split.record` gives them, to look for copies in `data`; made from `train` when None.
         temperature: divides the outputs of a classifier; fitted on validation.
         floors: False leaves the trivial methods out.
         resamples: of the bootstrap.
@@ -458,6 +460,8 @@ def find_leaks(data: Dataset, train: Dataset | None, recorded: Mapping[str, Any]
     seen = [(data[s.index].id, f"{s.side}: {s.id}") for s in find_seen(recorded, data)]
     groups = {e.group for e in data if e.group is not None}
     before = {e.group for e in train or () if e.group is not None}
+    for side in ("train", "validation"):
+        before.update(recorded["sides"].get(side, {}).get("groups", ()))
     return Leaks(seen, sorted(groups & before), len(groups))
 
 
@@ -543,22 +547,28 @@ def thin(values: NDArray[Any], points: int = 300) -> list[float | None]:
 
 
 def _calibration(form: Form, raw: Tensor, targets: Tensor, temperature: float | None) -> Calibration:
-    before = _confidence(form, raw, targets)
+    error, bins = _confidence(form, raw, targets)
     if temperature is None:
-        return Calibration(before.bins, before.error)
-    after = _confidence(form, raw / temperature, targets)
-    return Calibration(before.bins, before.error, temperature, after.bins, after.error)
+        return Calibration(bins, error)
+    error_after, bins_after = _confidence(form, raw / temperature, targets)
+    return Calibration(bins, error, temperature, bins_after, error_after)
 
 
-def _confidence(form: Form, outputs: Tensor, targets: Tensor) -> Any:
-    """For label sets every label is a prediction of its own, with the probability of what was decided."""
+def _confidence(form: Form, outputs: Tensor, targets: Tensor) -> tuple[float, list[Bin]]:
+    """The error as the task's metric has it, and bins wide enough to draw: at least 25 predictions each.
+
+    For label sets every label is a prediction of its own, with the probability of what was decided.
+    """
     outputs = outputs.double()
     if form == "classes":
         confidence, predicted = outputs.softmax(1).max(1)
-        return calibration_error(confidence, predicted == targets)
-    probability = outputs.sigmoid()
-    right = (probability > 0.5) == (targets > 0.5)
-    return calibration_error(torch.maximum(probability, 1 - probability).flatten(), right.flatten())
+        right = predicted == targets
+    else:
+        probability = outputs.sigmoid()
+        confidence = torch.maximum(probability, 1 - probability).flatten()
+        right = ((probability > 0.5) == (targets > 0.5)).flatten()
+    drawn = calibration_error(confidence, right, num_bins=max(2, min(15, len(right) // 25)))
+    return calibration_error(confidence, right).error, drawn.bins
 
 
 def by_length(data: Dataset, errors: Tensor, most: int = 8) -> list[LengthBin]:

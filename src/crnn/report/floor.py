@@ -43,6 +43,8 @@ Form = Literal["classes", "labels", "values"]
 WHAT = {"audio": "log-mel frames", "symbols": "one-hot symbols", "series": "the series"}
 """What a method of each kind of data works on."""
 
+NUM_MELS = 40
+
 ALPHAS = np.logspace(-3, 3, 10)
 """Ridge strengths tried by leave-one-out, as in Dempster et al. 2020."""
 
@@ -60,6 +62,9 @@ class FloorConfig:
     """Longer signals are averaged in blocks down to this."""
     num_kernels: int = 1000
     """Random convolutions; each gives two features."""
+    max_work: float = 2e11
+    """Multiply-adds of the random convolutions on training and on test, each: about a minute of one core. Beyond it
+    signals are averaged to fewer frames."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,18 @@ def measure_floors(
     targets = task.encode(train.targets, [e.where for e in train])
     truth = task.encode(test.targets, [e.where for e in test])
     form = form_of(targets)
+    frames = _affordable_frames(settings, max(len(train), len(test)), train)
     problem = _Problem(
-        [read_signal(train, i, settings.max_frames) for i in range(len(train))],
-        [read_signal(test, i, settings.max_frames) for i in range(len(test))],
+        [read_signal(train, i, frames) for i in range(len(train))],
+        [read_signal(test, i, frames) for i in range(len(test))],
         targets.double().numpy() if form == "values" else targets.long().numpy(),
         task.num_outputs,
         seed,
     )
-    cut = _cut_note(full_sizes, (len(train), len(test)))
+    averaged = any(len(s) == frames and data[i].length > frames
+                   for data, signals in ((train, problem.train), (test, problem.test))
+                   for i, s in enumerate(signals))  # fmt: skip
+    cut = _cut_note(full_sizes, (len(train), len(test)), frames if averaged else None)
     found = []
     for method in (_value_methods if form == "values" else _class_methods)(train, settings):
         outputs = torch.as_tensor(method.predict(problem), dtype=torch.float32).reshape(len(test), -1)
@@ -352,7 +361,7 @@ def fill_gaps(signal: Signal) -> Signal:
     return signal
 
 
-def log_mel(wave: NDArray[np.float32], sample_rate: float, *, num_bands: int = 40) -> Signal:
+def log_mel(wave: NDArray[np.float32], sample_rate: float, *, num_bands: int = NUM_MELS) -> Signal:
     """Log power in triangular mel bands, 32 ms windows every 16 ms: (frames, bands)."""
     size = max(16, round(sample_rate * 0.032))
     wave = np.pad(wave, (0, max(0, size - len(wave))))
@@ -416,8 +425,17 @@ def _subsample(data: Dataset, most: int, rng: np.random.Generator) -> Dataset:
     return data.subset(np.sort(rng.choice(len(data), most, replace=False)))
 
 
-def _cut_note(full: tuple[int, int], kept: tuple[int, int]) -> str:
+def _affordable_frames(settings: FloorConfig, num_examples: int, data: Dataset) -> int:
+    """Frames a signal may have for the random convolutions to stay within the work that is allowed."""
+    width = {"audio": NUM_MELS, "symbols": len(data.vocabulary), "series": len(data.channel_names)}[data.kind]
+    a_frame = num_examples * max(width, 1) * RandomConvolutions.TAPS * settings.num_kernels
+    return int(max(16, min(settings.max_frames, settings.max_work / a_frame)))
+
+
+def _cut_note(full: tuple[int, int], kept: tuple[int, int], frames: int | None) -> str:
+    """What was left out to keep the floors quick, in words."""
     parts = [
         f"{k} of {n} {name} examples" for name, n, k in zip(("training", "test"), full, kept, strict=True) if k < n
     ]
-    return f"; on {' and '.join(parts)}, drawn at random" if parts else ""
+    note = f"; on {' and '.join(parts)}, drawn at random" if parts else ""
+    return f"{note}; signals averaged in time to at most {frames} frames" if frames else note

@@ -210,7 +210,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
 
 
 def _class_ticks(axes: Axes, labels: Sequence[str], size: int) -> None:
-    font = 8.5 if size <= 20 else max(4.5, 8.5 * 26 / size if size > 26 else 8)
+    font = min(8.5, 0.72 * 7.0 * 72 / size)  # seven inches of axis, in points
     names = [shorten(label) for label in labels]
     upright = max((len(n) for n in names), default=1) <= 3 and size <= 30
     axes.set_xticks(range(size), names, rotation=0 if upright else 90, fontsize=font)
@@ -264,7 +264,8 @@ def error_by_length(edges: Sequence[tuple[float, float]], errors: Sequence[float
 
 
 def _span(low: float, high: float) -> str:
-    return f"{low:g}" if low == high else f"{low:g} – {high:g}"
+    first, last = (f"{v:.0f}" if v >= 100 else f"{v:.3g}" for v in (low, high))
+    return first if first == last else f"{first} – {last}"
 
 
 def class_distribution(counts: dict[str, dict[str, int]], labels: Sequence[str]) -> str:
