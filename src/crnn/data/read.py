@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from crnn.config import nearest
 from crnn.data.dataset import Dataset, Example, Kind, Problem, Target, array_example
+from crnn.data.readers.columns import target_series
+from crnn.data.readers.layout import read_frame
 from crnn.data.readers.npy import array_targets, split_array
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import (
@@ -23,7 +25,6 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
 )
 from crnn.data.readers.registry import all_readers, find_reader
-from crnn.data.readers.table import read_frame, target_series
 from crnn.errors import ConfigError, DataError
 
 OnBad = Literal["fail", "skip"]

@@ -1,5 +1,6 @@
 """Readers, one file a format: audio, ts, ucr, arff, npy, frames (a table a sequence), table (CSV, Parquet, JSON lines).
 
 `reader` is their contract, `registry` lists them. Shared by several: `files` (folders of one sequence a file and their
-labels), `official` (TRAIN/TEST pairs), `columns` (columns by name), `text` (lines and numbers of text files).
+labels), `official` (TRAIN/TEST pairs), `columns` (columns by name), `layout` (what a data frame means), `text` (lines
+and numbers of text files).
 """

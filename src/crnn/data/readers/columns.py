@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from crnn.config import nearest
 from crnn.data.dataset import Target
@@ -110,3 +113,15 @@ def splits_of(frame: pl.DataFrame, name: str | None, where: str) -> list[Split]:
             raise DataError(f"{where}: {name} of row {i + 1} is {text!r}, expected train, validation or test")
         splits.append(None if text is None else SPLIT_NAMES[text.strip().lower()])
     return splits
+
+
+def target_series(values: Sequence[Any] | NDArray[np.generic], where: str) -> list[Target]:
+    """Targets given as a list or array: the rules of a table's target column; tuples are sets of labels."""
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if any(isinstance(value, (tuple, list, set)) for value in plain):
+        sets = [sorted(value) if isinstance(value, set) else value for value in plain]
+        return [None if labels is None else tuple(str(label) for label in labels) for labels in sets]
+    column = pl.Series("y", plain, strict=False)
+    if any(isinstance(value, str) for value in plain):
+        column = pl.Series("y", [None if value is None else str(value) for value in plain])
+    return targets_of(column.to_frame(), ("y",), where)

@@ -23,9 +23,10 @@ from crnn.data.readers.columns import (
     targets_of,
     texts_of,
 )
+from crnn.data.readers.layout import ROW
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import ReadOptions, Source, Split
-from crnn.data.readers.table import ROW, load_frame
+from crnn.data.readers.table import load_frame
 from crnn.errors import DataError
 
 INDEX_NAMES = ("index", "labels", "metadata")

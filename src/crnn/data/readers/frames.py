@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from crnn.data.dataset import Dataset, Example, Problem
 from crnn.data.readers.columns import TIME_NAMES, pick_column
 from crnn.data.readers.files import is_labels_table, labelled_files, walk
+from crnn.data.readers.layout import ROW
 from crnn.data.readers.official import is_official
 from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset
-from crnn.data.readers.table import ROW, load_frame
+from crnn.data.readers.table import load_frame
 from crnn.data.readers.text import is_number
 from crnn.errors import DataError
 

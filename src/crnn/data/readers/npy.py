@@ -15,8 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.data.dataset import Dataset, Example, Problem, Target, array_example
-from crnn.data.readers.columns import SPLIT_COLUMNS, pick_column, pick_targets, splits_of, targets_of, texts_of
+from crnn.data.readers.columns import (
+    SPLIT_COLUMNS,
+    pick_column,
+    pick_targets,
+    splits_of,
+    target_series,
+    targets_of,
+    texts_of,
+)
 from crnn.data.readers.files import labelled_files, walk
+from crnn.data.readers.layout import ROW
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import (
     Reader,
@@ -28,7 +37,7 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
     trim_missing_end,
 )
-from crnn.data.readers.table import ROW, load_frame, target_series
+from crnn.data.readers.table import load_frame
 from crnn.errors import DataError
 
 _ROLES = {
