@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crnn.config import build_config, nearest, to_plain
 from crnn.data.check import Check
@@ -37,8 +38,8 @@ from crnn.train.progress import open_progress
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""
-MISSING_LOOK = 1000
-"""Training examples, evenly spaced, in which missing values are looked for when the data is not in memory."""
+LOOK = 1000
+"""Training examples, evenly spaced, whose values are looked at for the preset when the data is not in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def train(
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
-    asked = _asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
+    asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     folder = _make_folder(out, overwrite)
     data = _read_all(data, test, options)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
@@ -374,7 +375,7 @@ def _read_all(data: Any, test: Any, options: ReadOptions) -> Dataset:
     )
 
 
-def _asked_options(
+def asked_options(
     config: str | Path | dict[str, Any] | None, settings: dict[str, Any] | None, epochs: int | None
 ) -> dict[str, Any]:
     """What the user asked for, unknown sections refused: {"model", "train", "split", "task", "settings"}."""
@@ -415,7 +416,7 @@ def make_plan(
     """What a run will do: preset, then config, then single settings; the task fitted on the training part.
 
     Args:
-        asked: sections of options ("model", "train", "split", "task") and "settings", as _asked_options gives them.
+        asked: sections of options ("model", "train", "split", "task") and "settings", as asked_options gives them.
     Raises:
         ConfigError: an unknown preset, task or option. DataError, SplitError: what the data does not allow.
     """
@@ -472,23 +473,41 @@ def _run_config(plain: dict[str, Any]) -> RunConfig:
 def summarise(train: Dataset, task: Task) -> DataSummary:
     """What a preset may look at, from the training part alone."""
     lengths = train.lengths
-    missing = False
-    if train.kind == "series":
-        some = train if train.in_memory else _evenly_spaced(train, MISSING_LOOK)
-        missing = any(bool(np.isnan(example.load()).any()) for example in some)
+    missing, varied = _look_at_values(train) if train.kind == "series" else (False, False)
     return DataSummary(
         kind=train.kind,
         num_channels=len(train.channel_names),
         sample_rate=train.sample_rate,
         num_examples=len(train),
+        mean_length=round(float(lengths.mean())),
         median_length=int(np.median(lengths)),
         min_length=int(lengths.min()),
         max_length=int(lengths.max()),
         task=task.name,
         num_outputs=task.num_outputs,
         has_missing=missing,
+        varied_scale=varied,
         vocabulary_size=len(train.vocabulary),
     )
+
+
+def _look_at_values(train: Dataset) -> tuple[bool, bool]:
+    """Whether values are missing, and whether series differ in scale by orders of magnitude."""
+    missing, deviations = False, []
+    for example in train if train.in_memory else _evenly_spaced(train, LOOK):
+        data = example.load().astype(np.float64)
+        if np.isnan(data).any():
+            missing = True
+            data = np.nan_to_num(data - np.where(np.isnan(data).all(0), 0.0, _nan_mean(data)))
+        deviations.append(data.std(0))
+    typical = np.stack(deviations)
+    floor = 1e-6 * np.sqrt((typical**2).mean(0)) + 1e-12
+    return missing, bool(np.median(np.log(typical + floor).std(0)) > 1)
+
+
+def _nan_mean(data: NDArray[np.float64]) -> NDArray[np.float64]:
+    present = ~np.isnan(data)
+    return np.nan_to_num(data).sum(0) / np.maximum(present.sum(0), 1)  # type: ignore[no-any-return]
 
 
 def _evenly_spaced(data: Dataset, count: int) -> Dataset:
