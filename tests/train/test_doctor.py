@@ -52,6 +52,22 @@ def test_bad_data_is_named(value, what):
         train(Net(), dataset(bad=7, value=value))
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [(3, r"the outputs for 1 of 9 validation examples are not finite \(wave 3\)"), (None, "training diverged")],
+)
+def test_validation_that_cannot_be_scored_is_explained(bad, message):
+    doctor, outputs = Doctor(Net()), torch.zeros(9, 2)
+    doctor.check_outputs(outputs, dataset(9), "epoch 1", 0.1)
+    outputs[slice(None) if bad is None else bad] = torch.nan
+    with pytest.raises(TrainingError, match=message):
+        doctor.check_outputs(outputs, dataset(9), "epoch 1", 0.1)
+    task = Classify.from_targets(["a", "b"], ClassifyConfig())
+    if bad is not None:
+        with pytest.raises(TrainingError, match=message):
+            fit(Net(), task, dataset(), dataset(9, bad=bad), TrainConfig(batch_size=4, epochs=1))
+
+
 def test_a_learning_rate_that_diverges_is_named():
     with pytest.raises(TrainingError, match=r"training diverged.*lower train.learning_rate \(now 1e\+30\)"):
         train(

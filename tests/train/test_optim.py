@@ -51,6 +51,8 @@ def test_decay_spares_biases_and_norms(name):
         (0.3, [2]),
         (0.0, [1, 1, 1]),
     ]
+    (group,) = build_optimizer(network, TrainConfig(optimizer=name, weight_decay=0.0)).param_groups
+    assert (group["weight_decay"], len(group["params"])) == (0.0, 4)
 
 
 def test_average_by_hand():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from crnn.data.dataset import Example
+from crnn.data.dataset import Dataset, Example
 from crnn.errors import TrainingError
 from crnn.nn.layers import Layer
 from crnn.sequences import Sequences
@@ -80,6 +80,22 @@ class Doctor:
                 f"{place}: dead layers: {list_names(sorted(lasting))} put out nothing but zeros, so that no layer "
                 "before them can learn; lower train.learning_rate, or use another activation or initialisation"
             )
+
+    def check_outputs(self, outputs: Tensor, data: Dataset, place: str, rate: float) -> None:
+        """Raises TrainingError for validation outputs that are not finite."""
+        rows = (~outputs.isfinite().all(1)).nonzero()[:, 0].tolist()
+        if not rows:
+            return
+        if len(rows) == len(outputs):
+            raise TrainingError(
+                f"{place}: the network's outputs are no longer numbers on validation: training diverged; lower "
+                f"train.learning_rate (now {rate:.2g}) or set train.max_grad_norm=1"
+            )
+        names = list_names([data[row].where for row in rows])
+        raise TrainingError(
+            f"{place}: the outputs for {len(rows)} of {len(outputs)} validation examples are not finite ({names}): "
+            "look for NaN, infinite or absurdly large values there, and repair or leave out these examples"
+        )
 
     def explain_loss(
         self, loss: float, x: Sequences, examples: list[Example], place: str, rate: float

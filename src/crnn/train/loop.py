@@ -290,6 +290,7 @@ class _Trainer:
 
     def _validate(self) -> tuple[float, dict[str, float]]:
         outputs = compute_outputs(self.evaluated, self.validation_batches, autocast=self.autocast)
+        self.doctor.check_outputs(outputs, self.validation_batches.data, self.place, self.rate)
         loss = float(self.task.loss(outputs, self.validation_targets))
         return loss, self.task.monitor(outputs, self.validation_targets)
 

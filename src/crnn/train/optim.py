@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,17 @@ from crnn.train.config import TrainConfig
 def build_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     """The optimiser that `config` names, with weight decay on everything but biases and norms (vectors and scalars)."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    if not config.weight_decay:
+        groups = [{"params": trained}]  # every group costs a call in each step
     groups = [group for group in groups if group["params"]]
     rate, momentum = config.learning_rate, config.momentum
     fused = config.precision != "16-mixed"  # a fused step would undo the loss scale before clipping could see it
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), fused=fused)
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), weight_decay=0.0, fused=fused)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=(momentum, 0.999), fused=fused)
     if config.optimizer == "sgd":
