@@ -271,6 +271,9 @@ def test_options_that_audio_cannot_use_are_refused(tmp_path: Path) -> None:
         read(tmp_path, time="t")
     with pytest.raises(ConfigError, match="sample_rate: found 0"):
         read(tmp_path, sample_rate=0)
+    with pytest.raises(ConfigError, match="expected a whole number of Hz"):
+        read(tmp_path, sample_rate=8000.5)
+    assert type(read(tmp_path, sample_rate=16000.0)[0].length) is int
 
 
 def test_spoken_digits(data_folder: Callable[[str], Path], tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def read(
     target: str | Sequence[str] | None = None,
     group: str | Sequence[Any] | NDArray[Any] | None = None,
     pattern: str | None = None,
-    sample_rate: int | None = None,
+    sample_rate: float | None = None,
     id: str | None = None,
     time: str | None = None,
     lengths: Sequence[int] | NDArray[Any] | None = None,
@@ -242,21 +242,27 @@ def _is_path(source: Any) -> bool:
 
 
 def _options(
-    labels: Any, target: Any, group: Any, pattern: str | None, sample_rate: int | None, id: str | None, time: str | None
+    labels: Any,
+    target: Any,
+    group: Any,
+    pattern: str | None,
+    sample_rate: float | None,
+    id: str | None,
+    time: str | None,
 ) -> ReadOptions:
     if labels is not None and not _is_path(labels):
         raise ConfigError(f"labels: found {type(labels).__name__}, expected the path of a table")
     if group is not None and not isinstance(group, str):
         raise ConfigError(f"group: found {type(group).__name__}, expected the name of a column or pattern field")
-    if sample_rate is not None and sample_rate < 1:
-        raise ConfigError(f"sample_rate: found {sample_rate}, expected frames per second, at least 1")
+    if sample_rate is not None and sample_rate <= 0:
+        raise ConfigError(f"sample_rate: found {sample_rate}, expected frames per second, more than 0")
     names = target.split(",") if isinstance(target, str) else target
     return ReadOptions(
         labels=None if labels is None else Path(labels),
         target=None if names is None else tuple(name.strip() for name in names),
         group=group,
         pattern=pattern,
-        sample_rate=sample_rate,
+        sample_rate=None if sample_rate is None else float(sample_rate),
         id=id,
         time=time,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crnn.data.dataset import Dataset, Example, Problem
 from crnn.data.readers.files import labelled_files, walk
 from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset
-from crnn.errors import DataError, MissingExtraError
+from crnn.errors import ConfigError, DataError, MissingExtraError
 
 COMMON = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc")
 SUFFIXES = (*COMMON, ".oga", ".opus", ".au", ".caf", ".w64", ".rf64", ".sph")
@@ -38,7 +38,10 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
 
     Raises:
         MissingExtraError: soundfile or soxr is not installed.
+        ConfigError: the sample rate is not a whole number.
     """
+    if options.sample_rate is not None and not options.sample_rate.is_integer():
+        raise ConfigError(f"sample_rate: found {options.sample_rate}, expected a whole number of Hz for audio")
     found = labelled_files(source, SUFFIXES, options)
     problems = found.problems
     headers: dict[str, AudioHeader] = {}
@@ -50,7 +53,7 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
             continue
         if warning:
             problems.append(Problem(str(file.path), warning, "warning"))
-    rate = options.sample_rate or _usual_rate(headers, source, problems)
+    rate = int(options.sample_rate or _usual_rate(headers, source, problems))
     examples = []
     for file in found.files:
         if file.id not in headers:

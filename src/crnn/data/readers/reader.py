@@ -32,7 +32,7 @@ class ReadOptions:
     """Column or pattern field of the group."""
     pattern: str | None = None
     """Fields in file names, such as '{label}_{speaker}_{take}'."""
-    sample_rate: int | None = None
+    sample_rate: float | None = None
     """Audio is resampled to it; for series it is only recorded."""
     id: str | None = None
     """Column that tells one sequence from the next, in a long table."""
