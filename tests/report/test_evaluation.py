@@ -9,13 +9,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from report_examples import make_network, make_series
+from report_examples import SMALL, make_network, make_series
 
-from crnn.data.dataset import array_example
+from crnn.data.dataset import Dataset, array_example
 from crnn.errors import DataError
+from crnn.models.network import Network
+from crnn.models.spec import spec_from_plain
 from crnn.report.evaluation import Evaluation, Leaks, Measured, by_length, evaluate, find_leaks, predict_outputs, thin
 from crnn.report.exactness import measure_exactness
 from crnn.report.floor import Floor
+from crnn.report.html import render
 from crnn.sequences import Sequences
 from crnn.tasks.classify import Classify, ClassifyConfig
 
@@ -177,6 +180,28 @@ def test_text_shows_score_and_floor(values):
     assert "rmse" in text
     assert f"floor: {values.best_floor.name}" in text
     assert text.startswith("test: 50 examples of test.csv")
+
+
+def test_symbols_are_measured_and_shown_as_text():
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(30):
+        ids = rng.integers(i % 2 * 2, i % 2 * 2 + 2, int(rng.integers(5, 12)))  # A and C, or G and T
+        examples.append(array_example(str(i), f"line {i}", ids, target="AC" if i % 2 == 0 else "GT"))
+    data = Dataset(tuple(examples), "symbols", (), None, "dna.csv", vocabulary=tuple("ACGT"))
+    task = Classify.from_targets(data.targets, ClassifyConfig())
+    torch.manual_seed(0)
+    layers = [{"type": "one_hot", "vocab_size": 4}, {"type": "recurrent", "hidden_size": 3}]
+    spec = spec_from_plain({"layers": layers, "summary": {"type": "last"}})
+    network = Network(spec, features=(), outputs=2)
+    found = evaluate(network, task, data, train=data, resamples=10, floor_settings=SMALL)
+    assert found.exactness.junk == "another symbol"
+    assert found.exactness.largest < 1e-6
+    assert found.length_unit == "symbols"
+    assert set(found.worst[0].text) <= set("ACGT")
+    assert found.worst[0].signal == []
+    assert found.worst[0].text in render(found)
+    assert len(found.leaks.duplicates) == 30
 
 
 def test_no_examples_and_unseen_classes_are_refused():

@@ -42,6 +42,7 @@ def collate(data: Dataset, indices: Sequence[int]) -> Sequences:
 
 
 def device_of(network: nn.Module) -> torch.device:
+    """Where the network's weights lie; the CPU when it has none."""
     parameter = next(network.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 

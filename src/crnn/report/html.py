@@ -150,6 +150,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float) -> str:
+    """A share in percent, two or three digits."""
     return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.3g}%"
 
 
