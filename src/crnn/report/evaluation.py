@@ -133,7 +133,7 @@ class RunFacts:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record an epoch, as `History.to_plain()["records"]`."""
     stopped: str = ""
-    """Why training ended, in words."""
+    """Why training ended: "finished" or "early" as `History.stopped`, or words."""
     seed: int | None = None
     train_seconds: float | None = None
     train_fingerprint: str = ""
