@@ -15,7 +15,7 @@ from crnn.data.dataset import Dataset, array_example
 from crnn.errors import DataError
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
-from crnn.report.evaluation import Evaluation, Leaks, Measured, by_length, evaluate, find_leaks, predict_outputs, thin
+from crnn.report.evaluation import Evaluation, Leaks, Measured, by_length, evaluate, find_leaks, thin
 from crnn.report.exactness import measure_exactness
 from crnn.report.floor import Floor
 from crnn.report.html import render
@@ -51,17 +51,6 @@ def test_a_missing_key_is_named(classes):
     del plain["primary"]
     with pytest.raises(DataError, match=r"evaluation: primary: .*; expected what Evaluation.to_dict writes"):
         Evaluation.from_dict(plain)
-
-
-def test_outputs_keep_the_order_of_the_data():
-    data = make_series(20, label)
-    network = make_network(data, Classify.from_targets(data.targets, ClassifyConfig())).train()
-    found = predict_outputs(network, data, batch_size=6)
-    assert network.training
-    network.eval()
-    for row, example in zip(found, data, strict=True):
-        x = torch.from_numpy(example.load())[None]
-        torch.testing.assert_close(row, network(Sequences(x, torch.tensor([len(x[0])])))[0])
 
 
 def test_metrics_and_confusion_come_from_the_outputs(classes):

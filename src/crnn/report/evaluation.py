@@ -18,7 +18,7 @@ import numpy as np
 import pydantic
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.data.batch import Batches
@@ -353,7 +353,7 @@ def evaluate(
     facts = facts or RunFacts()
     targets = task.encode(data.targets, [example.where for example in data])
     form = form_of(targets)
-    raw = predict_outputs(network, data, batch_size)
+    raw = compute_outputs(network, Batches(data, batch_size, shuffle=False, seed=0))
     outputs = raw / temperature if temperature is not None and form != "values" else raw
     scores = task.scores(outputs, targets)
     predictions = task.predictions(outputs)
@@ -395,15 +395,6 @@ def evaluate(
         versions=versions(),
         facts=facts,
     )
-
-
-def predict_outputs(network: nn.Module, data: Dataset, batch_size: int = 64) -> Tensor:
-    """What the network gives for every example, in evaluation mode, in the order of the data set.
-
-    Shape:
-        returns (len(data), outputs) on the CPU.
-    """
-    return compute_outputs(network, Batches(data, batch_size, shuffle=False, seed=0))
 
 
 def measure_intervals(
