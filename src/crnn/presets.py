@@ -17,17 +17,133 @@ class DataSummary:
     num_channels: int
     sample_rate: float | None
     num_examples: int
+    mean_length: int
     median_length: int
     min_length: int
     max_length: int
     task: str
     num_outputs: int
     has_missing: bool = False
+    varied_scale: bool = False
+    """Series differ in scale by orders of magnitude: the spread of log standard deviations is above 1."""
     vocabulary_size: int = 0
 
 
 Recipe = dict[str, Any]
 """{"model": network spec, "train": training options, "task": task options}, as plain values."""
+
+
+def default(data: DataSummary) -> Recipe:
+    """The recipe that should be good on everything: residual convolutions, a bidirectional LSTM, summaries of both.
+
+    Both the convolutions and the recurrence reach the head: a short tell-tale shape is best seen by the first, order
+    and rhythm by the second.
+    """
+    return _default_audio(data) if data.kind == "audio" else _default_series(data)
+
+
+def _default_series(data: DataSummary) -> Recipe:
+    shrink = -(-data.mean_length // 128)  # convolutions see about 128 frames, the recurrence about 64
+    shrink_more = -(-data.mean_length // (64 * shrink))
+    stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (5, 11, 23)]
+    layers = [*_series_front(data), {"type": "parallel", "branches": stem}, *NORM_RELU, *_pool(shrink)]
+    layers += [_residual(96, (5, 3)), _residual(96, (5, 3))]
+    recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 64, "bidirectional": True}]
+    train: dict[str, Any] = {
+        "steps": 1200,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.01,
+        "warmup": 0.2,
+        "ema_decay": 0.99,
+        "keep": "last",
+        "augment": {"noise": 0.05, "scale": 0.1},
+    }
+    return {
+        "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
+        "train": train,
+        "task": {"label_smoothing": 0.1} if data.task == "classify" else {},
+    }
+
+
+def _series_front(data: DataSummary) -> list[dict[str, Any]]:
+    """Normalised channels and their first differences; with wildly varying scale, also each series by its own."""
+    if data.kind == "symbols":
+        return [{"type": "embedding", "vocab_size": data.vocabulary_size, "channels": 32}]
+    norm, slope = {"type": "channel_norm"}, {"type": "difference", "keep": False}
+    gaps = [{"type": "missing", "mask": True}] if data.has_missing else []
+    fill = [{"type": "missing", "mask": False}] if data.has_missing else []
+    squashed = [{"type": "compress"}] if data.varied_scale else []
+    branches = [[*squashed, norm, *gaps], [*squashed, norm, *fill, slope, norm]]
+    if data.varied_scale:
+        own = {"type": "instance_norm"}
+        branches += [[own, *fill], [own, *fill, slope, norm]]
+    return [{"type": "parallel", "branches": branches}]
+
+
+def _default_audio(data: DataSummary) -> Recipe:
+    assert data.sample_rate is not None, "audio always has a rate"
+    seconds = data.median_length / data.sample_rate
+    hop = 0.020 if seconds > 2.5 else 0.010
+    layers: list[dict[str, Any]] = [
+        {"type": "log_mel", "sample_rate": data.sample_rate, "num_mels": 64, "window_seconds": 3.2 * hop,
+         "hop_seconds": hop},
+        {"type": "channel_norm"},
+        {"type": "spec_augment"},
+    ]  # fmt: skip
+    for channels, size in ((16, (2, 2)), (32, (2, 2)), (64, (2, 2)), (64, (1, 2))):
+        layers += [{"type": "conv2d", "channels": channels, "bias": False}, *NORM_RELU, _pool2d(size)]
+    recurrence: list[dict[str, Any]] = [
+        {"type": "flatten"},
+        {"type": "dropout", "rate": 0.3},
+        {"type": "recurrent", "hidden_size": 64, "bidirectional": True},
+    ]
+    train = {
+        "epochs": 40,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "weight_decay": 0.02,
+        "warmup": 0.2,
+        "ema_decay": 0.99,
+        "keep": "last",
+    }
+    return {
+        "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
+        "train": train,
+        "task": {"label_smoothing": 0.1} if data.task == "classify" else {},
+    }
+
+
+NORM_RELU: list[dict[str, Any]] = [{"type": "norm", "kind": "batch"}, {"type": "activation", "kind": "relu"}]
+
+
+def _residual(channels: int, kernel_sizes: tuple[int, int]) -> dict[str, Any]:
+    first, second = kernel_sizes
+    layers = [
+        {"type": "conv", "channels": channels, "kernel_size": first, "bias": False},
+        *NORM_RELU,
+        {"type": "dropout", "rate": 0.1, "kind": "channel"},
+        {"type": "conv", "channels": channels, "kernel_size": second, "bias": False},
+        {"type": "norm", "kind": "batch"},
+    ]
+    return {"type": "residual", "layers": layers}
+
+
+def _pool(size: int) -> list[dict[str, Any]]:
+    return [{"type": "pool", "kind": "max", "size": size, "tail": "ceil"}] if size > 1 else []
+
+
+def _pool2d(size: tuple[int, int]) -> dict[str, Any]:
+    return {"type": "pool2d", "kind": "max", "size": list(size), "tail": "ceil"}
+
+
+def _both(recurrence: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and maximum over time of the convolutions' frames, and of the recurrence on top of them."""
+    over_time = [{"type": "mean"}, {"type": "max"}]
+    return {
+        "type": "concat",
+        "summaries": [*over_time, {"type": "concat", "layers": recurrence, "summaries": over_time}],
+    }
 
 
 def seed(data: DataSummary) -> Recipe:
@@ -91,5 +207,5 @@ def _log_mel(data: DataSummary) -> dict[str, Any]:
     return {"type": "log_mel", "sample_rate": data.sample_rate, "num_mels": 40}
 
 
-PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {"seed": seed, "lstm-fcn": lstm_fcn}
+PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {"default": default, "seed": seed, "lstm-fcn": lstm_fcn}
 """Every registered preset by name."""

@@ -96,13 +96,13 @@ class Batches:
     def order(self, n: int) -> list[Tensor]:
         """Which examples stand in each batch of epoch n."""
         if not self.shuffle:
-            order = np.argsort(self.data.lengths, kind="stable")
+            order = np.argsort(self.lengths.numpy(), kind="stable")
             return list(torch.from_numpy(order).split(self.sizes))
         random = np.random.default_rng([self.seed, n])
         order = random.permutation(len(self.data))
         if self.pool > 1:
             pools = np.repeat(np.arange(len(self.sizes)) // self.pool, self.sizes)
-            order = order[np.lexsort((self.data.lengths[order], pools))]  # stable: equal lengths stay shuffled
+            order = order[np.lexsort((self.lengths.numpy()[order], pools))]  # stable: equal lengths stay shuffled
         batches = torch.from_numpy(order).split(self.sizes)
         return [batches[i] for i in random.permutation(len(batches))]
 

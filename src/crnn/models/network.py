@@ -40,7 +40,8 @@ class Network(nn.Module):
 
     def forward(self, x: Sequences) -> Tensor:
         self.check_lengths(x.lengths)
-        return self.head(self.summary(self.body(x)))  # type: ignore[no-any-return]
+        frames = self.body(x)  # zero past the ends, and at least one a sequence: the summary need not look again
+        return self.head(self.summary.compute(frames))  # type: ignore[no-any-return]
 
     def check_lengths(self, lengths: Tensor) -> None:
         """Raises ShapeError for a sequence of which nothing would be left."""

@@ -217,7 +217,8 @@ class Mean(Summary):
         self.config = config
 
     def compute(self, x: Sequences) -> Tensor:
-        return x.data.flatten(2).sum(1) / x.lengths[:, None]
+        data = x.data.flatten(2)
+        return data.mean(1) if x.is_full else data.sum(1) / x.lengths[:, None]
 
     def start(self, batch: int) -> State:
         return torch.zeros(batch, self.out_features), torch.zeros(batch, dtype=torch.int64)

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from crnn.data.dataset import Dataset, Example
 from crnn.errors import TrainingError
 from crnn.nn.layers import Layer
+from crnn.nn.summary import Summary
 from crnn.sequences import Sequences
 
 ACTIVATIONS = ("ReLU", "ReLU6", "Activation", "Threshold")
@@ -188,9 +189,9 @@ Look = Callable[[str, Any], None]
 def _watch(network: nn.Module, x: Sequences, look: Look) -> None:
     """Run the network on x in eval mode and show every part's output to `look`, innermost first."""
     handles: list[RemovableHandle] = []
-    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, Layer)]
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, (Layer, Summary))]
     for name, module in network.named_modules():
-        if not isinstance(module, Layer):
+        if not isinstance(module, (Layer, Summary)):
             handles.append(module.register_forward_hook(partial(_show_output, look, name)))
     for name, layer in layers:
         layer.compute = partial(_show_computed, look, name, layer.compute)  # type: ignore[method-assign]
@@ -210,8 +211,8 @@ def _show_output(look: Look, name: str, module: nn.Module, inputs: Any, output: 
     look(name, output)
 
 
-def _show_computed(look: Look, name: str, compute: Callable[[Sequences], Sequences], x: Sequences) -> Sequences:
-    """A chain calls its layers' compute, which passes by forward hooks."""
+def _show_computed(look: Look, name: str, compute: Callable[[Sequences], Any], x: Sequences) -> Any:
+    """A chain calls its layers' compute, and a network its summary's, which passes by forward hooks."""
     output = compute(x)
     look(name, output)
     return output

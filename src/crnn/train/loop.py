@@ -27,7 +27,7 @@ from crnn.train.config import TrainConfig, make_plan
 from crnn.train.device import open_device
 from crnn.train.doctor import Doctor
 from crnn.train.history import EpochRecord, History
-from crnn.train.optim import Average, Schedule, build_optimizer
+from crnn.train.optim import Average, Schedule, build_optimizer, shorten
 from crnn.train.outputs import compute_outputs
 from crnn.train.progress import Report, Update
 
@@ -213,10 +213,9 @@ class _Trainer:
         if config.max_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, config.max_grad_value)
         if config.max_grad_norm is not None:
-            self.unread_norms.append(nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
+            self.unread_norms.append(shorten(self._gradients(), config.max_grad_norm))
         elif self.batch == self.plan.batches:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            self.unread_norms.append(nn.utils.get_total_norm(gradients))
+            self.unread_norms.append(nn.utils.get_total_norm(self._gradients()))
         rate = self.schedule.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -231,6 +230,9 @@ class _Trainer:
         if self.progress is not None and time.monotonic() - self.last_report > REPORT_SECONDS:
             self._read()
             self._report(None)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
 
     def _forget_gradients(self) -> None:
         for parameter in self.parameters:  # as optimizer.zero_grad does, without its profiling
