@@ -34,7 +34,7 @@ def config(cls: type[T]) -> type[T]:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """"; did you mean 'x'?" for the closest known word, or a list of what is known."""
+    """ "; did you mean 'x'?" for the closest known word, or a list of what is known."""
     if not known:
         return "; there are none here"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -27,8 +27,8 @@ from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
 from crnn.tasks.infer import find_task
 from crnn.tasks.task import Task
-from crnn.train.checkpoint import write_file
-from crnn.train.outputs import compute_outputs
+from crnn.training.checkpoint import write_file
+from crnn.training.outputs import compute_outputs
 
 FORMAT = 1
 """Version of config.json; a newer one is refused."""

@@ -30,11 +30,11 @@ from crnn.report.evaluation import Evaluation, RunFacts, class_counts
 from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.task import Task
-from crnn.train.checkpoint import write_file
-from crnn.train.config import TrainConfig
-from crnn.train.history import History
-from crnn.train.loop import fit
-from crnn.train.progress import open_progress
+from crnn.training.checkpoint import write_file
+from crnn.training.config import TrainConfig
+from crnn.training.history import History
+from crnn.training.loop import fit
+from crnn.training.progress import open_progress
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""

@@ -32,7 +32,7 @@ from crnn.report.cost import Cost, measure_cost
 from crnn.report.exactness import Exactness, measure_exactness
 from crnn.report.floor import Floor, FloorConfig, Form, form_of, measure_floors
 from crnn.tasks.task import Table, Task
-from crnn.train.outputs import compute_outputs
+from crnn.training.outputs import compute_outputs
 
 SLOW_RESAMPLES = 200
 """Of the bootstrap, for metrics that take milliseconds each."""

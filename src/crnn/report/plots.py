@@ -140,7 +140,7 @@ def learning_curves(history: Sequence[dict[str, Any]], primary: str, title: str)
     """The losses, and the watched metric if it was measured, with the best epoch marked; nothing below two epochs.
 
     Args:
-        history: records of `crnn.train.history`, as plain values.
+        history: records of `crnn.training.history`, as plain values.
         title: name of the primary metric in words.
     """
     if len(history) < 2:

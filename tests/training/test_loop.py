@@ -15,9 +15,9 @@ from crnn.errors import ConfigError, DataError, ModelError
 from crnn.nn.conv import Conv, ConvConfig
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
-from crnn.train.config import TrainConfig
-from crnn.train.loop import fit
-from crnn.train.outputs import compute_outputs
+from crnn.training.config import TrainConfig
+from crnn.training.loop import fit
+from crnn.training.outputs import compute_outputs
 
 
 class Net(nn.Module):
@@ -254,7 +254,7 @@ def test_another_run_cannot_be_resumed(tmp_path):
 
 def test_short_epochs_are_not_spent_on_writing(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr("crnn.train.loop.save_checkpoint", lambda path, checkpoint: written.append(path))
+    monkeypatch.setattr("crnn.training.loop.save_checkpoint", lambda path, checkpoint: written.append(path))
     train(Net(), options(), tmp_path)
     assert len(written) == 1  # the last
     train(Net(), options(checkpoint_seconds=0), tmp_path)

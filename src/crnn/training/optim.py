@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from crnn.train.config import TrainConfig
+from crnn.training.config import TrainConfig
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
@@ -84,6 +84,8 @@ def shorten(gradients: list[Tensor], limit: float) -> Tensor:
     The numbers of nn.utils.clip_grad_norm_, which spends more time on sorting tensors by device and type than a small
     network spends on its update.
     """
+    if not gradients:
+        return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_(max=1.0))
     return norm

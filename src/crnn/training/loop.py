@@ -22,14 +22,14 @@ from crnn.data.dataset import Dataset
 from crnn.errors import ConfigError
 from crnn.sequences import Sequences
 from crnn.tasks.task import Task
-from crnn.train.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
-from crnn.train.config import TrainConfig, make_plan
-from crnn.train.device import open_device
-from crnn.train.doctor import Doctor
-from crnn.train.history import EpochRecord, History
-from crnn.train.optim import Average, Schedule, build_optimizer, shorten
-from crnn.train.outputs import compute_outputs
-from crnn.train.progress import Report, Update
+from crnn.training.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from crnn.training.config import TrainConfig, make_plan
+from crnn.training.device import open_device
+from crnn.training.doctor import Doctor
+from crnn.training.history import EpochRecord, History
+from crnn.training.optim import Average, Schedule, build_optimizer, shorten
+from crnn.training.outputs import compute_outputs
+from crnn.training.progress import Report, Update
 
 CHECK_EVERY = 200
 """Updates between looks at the loss within an epoch: reading it earlier would hold up the step."""

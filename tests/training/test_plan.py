@@ -1,6 +1,6 @@
 import pytest
 
-from crnn.train.config import TrainConfig, make_plan
+from crnn.training.config import TrainConfig, make_plan
 
 
 def plan(batches=10, num_train=100, num_validation=20, **options):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from crnn.train.config import TrainConfig
-from crnn.train.optim import Average, Schedule, build_optimizer
+from crnn.training.config import TrainConfig
+from crnn.training.optim import Average, Schedule, build_optimizer
 
 
 def rates(steps, **options):

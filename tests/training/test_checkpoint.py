@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from crnn.errors import ModelError, TrainingError
-from crnn.train.checkpoint import (
+from crnn.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_optimizer,
@@ -16,8 +16,8 @@ from crnn.train.checkpoint import (
     save_tensors,
     write_file,
 )
-from crnn.train.config import TrainConfig
-from crnn.train.optim import build_optimizer
+from crnn.training.config import TrainConfig
+from crnn.training.optim import build_optimizer
 
 TENSORS = {"network/w": torch.randn(3, 2), "random/torch": torch.arange(4, dtype=torch.uint8)}
 

@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from crnn.train.history import EpochRecord
+from crnn.training.history import EpochRecord
 
 
 @dataclass(frozen=True)

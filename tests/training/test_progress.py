@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
-from crnn.train.history import EpochRecord
-from crnn.train.progress import BarProgress, LineProgress, NoProgress, Update, open_progress
+from crnn.training.history import EpochRecord
+from crnn.training.progress import BarProgress, LineProgress, NoProgress, Update, open_progress
 
 
 def update(epoch, *, best=False, seconds=1.0, left=125.0):

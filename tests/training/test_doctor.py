@@ -9,9 +9,9 @@ from crnn.nn.blocks import Activation, ActivationConfig
 from crnn.nn.layers import Chain
 from crnn.sequences import Sequences
 from crnn.tasks.classify import Classify, ClassifyConfig
-from crnn.train.config import TrainConfig
-from crnn.train.doctor import Doctor, first_broken_layer, silent_layers
-from crnn.train.loop import fit
+from crnn.training.config import TrainConfig
+from crnn.training.doctor import Doctor, first_broken_layer, silent_layers
+from crnn.training.loop import fit
 
 
 class Net(nn.Module):
