@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from crnn.training.config import TrainConfig
-from crnn.training.optim import Average, Schedule, build_optimizer
+from crnn.training.optim import Average, Schedule, build_optimizer, shorten
 
 
 def rates(steps, **options):
@@ -76,3 +76,16 @@ def test_average_covers_running_statistics():
     expected = (before["running_mean"] + network.running_mean) / 2
     torch.testing.assert_close(average.network.running_mean, expected)
     assert int(average.network.num_batches_tracked) == 1
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_shorten_gives_the_numbers_of_clip_grad_norm(limit: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5))]
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape)
+    ours = [parameter.grad.clone() for parameter in parameters]
+    norm = shorten(ours, limit)
+    torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(parameters, limit), rtol=0, atol=0)
+    for own, parameter in zip(ours, parameters, strict=True):
+        torch.testing.assert_close(own, parameter.grad, rtol=0, atol=0)
+    assert float(shorten([], limit)) == 0

@@ -86,7 +86,7 @@ def shorten(gradients: list[Tensor], limit: float) -> Tensor:
     """
     if not gradients:
         return torch.zeros(())
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_(max=1.0))
     return norm
 
