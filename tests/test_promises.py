@@ -88,6 +88,7 @@ LAYER_EXAMPLES = {
     ],
     "channel_norm": [((3,), {}), ((3, 2), {})],
     "spec_augment": [((6,), {}), ((2, 6), {"band_share": 0.5})],
+    "jitter": [((6,), {}), ((2, 3), {})],
     "compress": [((3,), {}), ((3, 2), {})],
     "instance_norm": [((3,), {}), ((3,), {"divide": False}), ((3, 2), {})],
     "missing": [((3,), {}), ((3,), {"fill": "last", "mask": False}), ((3, 2), {"fill": "last"})],

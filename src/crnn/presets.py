@@ -46,7 +46,13 @@ def _default_series(data: DataSummary) -> Recipe:
     shrink = -(-data.mean_length // 128)  # convolutions see about 128 frames, the recurrence about 64
     shrink_more = -(-data.mean_length // (64 * shrink))
     stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (5, 11, 23)]
-    layers = [*_series_front(data), {"type": "parallel", "branches": stem}, *NORM_RELU, *_pool(shrink)]
+    layers = [
+        *_series_front(data),
+        {"type": "jitter"},
+        {"type": "parallel", "branches": stem},
+        *NORM_RELU,
+        *_pool(shrink),
+    ]
     layers += [_residual(96, (5, 3)), _residual(96, (5, 3))]
     recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 64, "bidirectional": True}]
     train: dict[str, Any] = {
@@ -57,7 +63,6 @@ def _default_series(data: DataSummary) -> Recipe:
         "warmup": 0.2,
         "ema_decay": 0.99,
         "keep": "last",
-        "augment": {"noise": 0.05, "scale": 0.1},
     }
     return {
         "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},

@@ -16,7 +16,7 @@ Target = str | float | tuple[str, ...] | None
 """A class label, a number, a set of labels (multi-label), or nothing."""
 
 Kind = Literal["series", "audio", "symbols"]
-"""series: (time, channels) float32, NaN where missing; audio: (time, 1) float32 in -1..1; symbols: (time,) int64 ids."""
+"""series: (time, channels) float32, NaN where missing; audio: (time, 1) float32, -1..1; symbols: (time,) int64 ids."""
 
 
 @dataclass(frozen=True)

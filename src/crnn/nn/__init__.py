@@ -2,6 +2,6 @@
 
 layers: the contract (Layer, WindowedLayer, Chain, the registry). conv, pool, norm: local layers.
 blocks: activation, dropout, residual and parallel blocks, and building layers from specs. recurrent: RNN, LSTM, GRU.
-frontend, scale, spectral: from raw frames to features. spec_augment: blanks while training.
+frontend, scale, spectral: from raw frames to features. spec_augment, jitter: blanks, noise and gain while training.
 summary: one vector per sequence. head: the outputs.
 """

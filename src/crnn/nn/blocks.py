@@ -11,7 +11,17 @@ from torch.nn import functional as F
 
 from crnn.config import build_config, config, nearest, to_plain
 from crnn.errors import ConfigError
-from crnn.nn import conv, frontend, norm, pool, recurrent, scale, spec_augment, spectral  # noqa: F401  specs may name what is in there
+from crnn.nn import (  # noqa: F401  specs may name what is in there
+    conv,
+    frontend,
+    jitter,
+    norm,
+    pool,
+    recurrent,
+    scale,
+    spec_augment,
+    spectral,
+)
 from crnn.nn.layers import LAYERS, Chain, Features, Layer, State, Timing, build_layer, register_layer
 from crnn.sequences import Sequences
 
