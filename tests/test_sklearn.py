@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -333,10 +335,20 @@ def test_what_is_wrong_with_a_prediction(fitted):
         fitted.predict(sequences, lengths=[3] * 24)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         fitted.predict(padded(sequences), lengths=[3])
+    with pytest.raises(DataError, match=r"X sequence 1: found 1 frames, expected at least 2 \(1 of 2 sequences"):
+        fitted.predict([sequences[0], sequences[1][:1]])
     gap = sequences[0].copy()
     gap[2] = np.nan
     with pytest.raises(DataError, match=r"X sequence 1: no finite prediction \(1 of 2 sequences\)"):
         fitted.predict([sequences[0], gap])
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "sklearn.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+def test_the_code_of_the_page_runs(code):
+    exec(compile(code, "docs/sklearn.md", "exec"), {})
 
 
 def test_a_table_for_cross_validation_becomes_a_list():
