@@ -39,8 +39,12 @@ def ids(side):
     return {example.id for example in side}
 
 
+SMALL = SplitConfig(min_validation=8)
+"""So that data small enough for a test has a validation side."""
+
+
 def test_default_shares_are_cut_in_every_class():
-    splits = split(make(["a"] * 100 + ["b"] * 50), SplitConfig(), seed=0)
+    splits = split(make(["a"] * 100 + ["b"] * 50), SMALL, seed=0)
     assert Counter(splits.test.targets) == {"a": 20, "b": 10}  # 20 %
     assert Counter(splits.validation.targets) == {"a": 12, "b": 6}  # 15 % of 80 and of 40
     assert Counter(splits.train.targets) == {"a": 68, "b": 34}
@@ -62,17 +66,17 @@ def test_a_class_with_one_example_stays_in_train():
 
 def test_the_split_depends_on_seed_and_ids_and_not_on_order():
     data = make(["a", "b"] * 40)
-    first = split(data, SplitConfig(), seed=1)
-    turned = split(data.subset(np.arange(80)[::-1]), SplitConfig(), seed=1)
+    first = split(data, SMALL, seed=1)
+    turned = split(data.subset(np.arange(80)[::-1]), SMALL, seed=1)
     assert ids(first.test) == ids(turned.test)
     assert ids(first.validation) == ids(turned.validation)
-    assert ids(first.test) != ids(split(data, SplitConfig(), seed=2).test)
+    assert ids(first.test) != ids(split(data, SMALL, seed=2).test)
 
 
 def test_grouped_splits_do_not_depend_on_order_either():
     data = make(["a", "b"] * 40, groups=[f"s{i // 4}" for i in range(80)])
-    first = split(data, SplitConfig(), seed=1)
-    turned = split(data.subset(np.arange(80)[::-1]), SplitConfig(), seed=1)
+    first = split(data, SMALL, seed=1)
+    turned = split(data.subset(np.arange(80)[::-1]), SMALL, seed=1)
     assert ids(first.test) == ids(turned.test)
     assert ids(first.validation) == ids(turned.validation)
 
@@ -155,7 +159,7 @@ def test_many_classes_do_not_forbid_a_validation_side():
 
 def test_official_sides_win_and_validation_comes_from_train():
     data = make(["a", "b"] * 50, sides=["train"] * 70 + ["test"] * 30)
-    splits = split(data, SplitConfig(), seed=0)
+    splits = split(data, SMALL, seed=0)
     assert ids(splits.test) == {f"e{i}" for i in range(70, 100)}
     assert len(splits.validation) == 10  # 15 % of 70 is 10.5, rounded to even
     assert ids(splits.train) | ids(splits.validation) == {f"e{i}" for i in range(70)}
@@ -188,6 +192,12 @@ def test_official_split_that_covers_a_part_is_refused():
 def test_only_test_examples_cannot_train():
     with pytest.raises(SplitError, match=r"only test examples, none to train on"):
         split(make(["a", "b"], sides=["test"] * 2), SplitConfig(), seed=0)
+
+
+def test_a_small_validation_side_stays_in_train():
+    for count, kept in ((400, 48), (399, None)):  # 20 % test, then 15 % of 320 is 48
+        splits = split(make(["a"] * count), SplitConfig(), seed=0, stratify=False)
+        assert (None if splits.validation is None else len(splits.validation)) == kept
 
 
 def test_nothing_to_split():

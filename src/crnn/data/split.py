@@ -20,8 +20,6 @@ Positions = NDArray[np.int64]
 """Places in a data set."""
 
 SIDES = ("train", "validation", "test")
-ENOUGH_VALIDATION = 30
-"""Validation examples that are enough to stop on, however many classes there are."""
 MAX_VALIDATION_SHARE = 0.4
 """A validation group larger than this part of the training data costs more than it tells."""
 TRIALS = 8
@@ -38,8 +36,8 @@ class SplitConfig:
     """Share of what is left for training that is held out to stop on; 0 for none. Ignored where the files name it."""
     official: bool = True
     """Use the split that the files name. False draws a new one over all examples."""
-    min_validation: int = 8
-    """Fewer validation examples than this say nothing, so they stay in train; as do fewer than 2 a class."""
+    min_validation: int = 48
+    """Fewer validation examples than this would teach more than they tell, so they stay in train."""
     bins: int = 5
     """Quantile bins by which numeric targets are stratified."""
 
@@ -165,18 +163,9 @@ def _cut(data: Dataset, side: str, share: float, config: SplitConfig, key: str, 
         held = _hold_out_examples(data, [labels[0] for labels in strata], share, key)
     if side == "test" and len(held) == 0:
         raise SplitError(_why_no_test(data, grouped))
-    if side == "validation" and len(held) < _least_validation(strata, config):
+    if side == "validation" and len(held) < config.min_validation:
         return np.empty(0, dtype=np.int64)
     return np.sort(held)
-
-
-def _least_validation(strata: Sequence[tuple[str, ...]], config: SplitConfig) -> int:
-    counts: defaultdict[str, int] = defaultdict(int)
-    for labels in strata:
-        for label in labels:
-            counts[label] += 1
-    classes = sum(count > 1 for count in counts.values())
-    return min(max(config.min_validation, 2 * classes), max(config.min_validation, ENOUGH_VALIDATION))
 
 
 def _why_no_test(data: Dataset, grouped: bool) -> str:
