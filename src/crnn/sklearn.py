@@ -101,7 +101,7 @@ class SequenceEstimator(BaseEstimator):
         return tags
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted estimator as model.safetensors and config.json, which crnn.load reads too.
+        """Write the fitted estimator as model.safetensors and config.json, which crnn.load reads too; without history_.
 
         Raises:
             ConfigError: classes or parameters that JSON cannot hold.
@@ -287,8 +287,8 @@ class SequenceEstimator(BaseEstimator):
     def _outputs(self, data: Dataset) -> Tensor:
         """(n, outputs) as the network gives them, logits divided by the temperature.
 
-        In float64, so that alone and in a batch agree to the seven digits that scikit-learn compares; in
-        float32 the default network differed by 4e-7.
+        In float64, so that alone and in a batch agree to the seven digits that scikit-learn compares; in float32 the
+        default network differed by 4e-7.
         """
         least = self.model_.network.min_length
         short = np.flatnonzero(data.lengths < least)
