@@ -1,0 +1,160 @@
+"""The tables of docs/benchmarks.md, made from the result files.
+
+python benchmarks/tables.py           # write them
+python benchmarks/tables.py --check   # exit 1 when the page is not what the result files say
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from record import HERE, RESULTS, read_results
+from sets import TASKS
+
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+Results = dict[str, Any]
+
+
+def exact_lengths(results: Results) -> list[str]:
+    rows = [
+        [
+            row["network"],
+            row["way"],
+            _spread(row["accuracy"], row["accuracy_spread"]),
+            f"{row['labels_changed']:.1%}",
+            f"{row['largest_difference']:.1e}" if row["largest_difference"] else "0",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["network", "test series are", "accuracy", "labels changed", "largest difference of a logit"]
+    note = f"{results['data']}; {len(results['seeds'])} seeds; {_where(results)}."
+    return [*markdown(head, rows), "", note]
+
+
+def engine_overhead(results: Results) -> list[str]:
+    rows = [
+        [
+            row["network"],
+            row["way"],
+            f"{row['ratio']:.2f}",
+            f"{row['low']:.2f} to {row['high']:.2f}",
+            f"{row['ratio_to_our_layers']:.2f}",
+            f"<= {row['goal']:.2f}" if row["goal"] else "",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["network", "way", "CPU time", "middle half of rounds", "against our layers in a bare loop", "goal"]
+    note = f"{results['settings']['rounds']} interleaved rounds, batch 32; {_where(results)}."
+    return [*markdown(head, rows), "", note]
+
+
+def classification(results: Results) -> list[str]:
+    order = {task.name: i for i, task in enumerate(TASKS)}
+    rows = [_set_row(name, found) for name, found in results["sets"].items() if found.get("runs")]
+    rows.sort(key=lambda row: order.get(row[0], len(order)))
+    head = ["set", "split", "runs", "score", "goal", "best floor", "published", "parameters", "CPU s a training"]
+    return [*markdown(head, rows), "", f"Preset `{results['preset']}`; {_where(results)}."]
+
+
+def _set_row(name: str, found: Results) -> list[str]:
+    runs = list(found["runs"].values())
+    scores = [run["score"] for run in runs]
+    spread = statistics.stdev(scores) if len(scores) > 1 else None
+    is_accuracy = found["metric"] == "accuracy"
+    score = _spread(statistics.fmean(scores), spread) + ("" if is_accuracy else f" {found['metric'].upper()}")
+    goal = "better than the floor" if not is_accuracy else "measured"
+    if found["goal"] is not None:
+        goal = f"{found['goal']:.3f}"
+    sizes = sorted({run["parameters"] for run in runs})
+    parameters = f"{sizes[-1] / 1000:.0f} k"
+    seconds = f"{max(run['cpu_seconds'] for run in runs):.0f}"
+    counts = _count(runs, found["folds"])
+    return [name, found["split"], counts, score, goal, _floor(found), found["published"], parameters, seconds]
+
+
+def _count(runs: list[Results], folds: int) -> str:
+    """How many trainings, and of what; incomplete sets say so."""
+    done, seeds = {run["fold"] for run in runs}, {run["seed"] for run in runs}
+    words = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    if folds == 1:
+        return words
+    return f"{words}, {len(done)} folds" if len(done) == folds else f"{words}, {len(done)} of {folds} folds"
+
+
+def _floor(found: Results) -> str:
+    """The best trivial method over the folds where it was measured, with ours on the same folds if they are not all."""
+    measured = list(found.get("floors", {}).values())
+    if not measured:
+        return "not measured"
+    methods = [{method["name"]: method["score"] for method in one["methods"]} for one in measured]
+    means = {name: statistics.fmean(one[name] for one in methods) for name in methods[0]}
+    better = max if found["metric"] == "accuracy" else min
+    best = better(means, key=lambda name: means[name])
+    text = f"{means[best]:.3f} ({best})"
+    folds = {one["fold"] for one in measured}
+    if len(folds) == found["folds"]:
+        return text
+    ours = statistics.fmean(run["score"] for run in found["runs"].values() if run["fold"] in folds)
+    return f"{text} on {len(folds)} of {found['folds']} folds, ours there {ours:.3f}"
+
+
+def _spread(mean: float, spread: float | None) -> str:
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+
+
+def _where(results: Results) -> str:
+    found = results.get("versions") or next(
+        run["versions"] for one in results["sets"].values() for run in one.get("runs", {}).values()
+    )
+    return f"{results['machine']}; crnn {found['crnn']}, torch {found['torch']}, Python {found['python']}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A table as lines."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+TABLES: dict[str, Callable[[Results], list[str]]] = {
+    "exact_lengths": exact_lengths,
+    "engine_overhead": engine_overhead,
+    "classification": classification,
+}
+"""By the name of the result file and of the markers in the page."""
+
+
+def render(page: str, folder: Path) -> str:
+    """The page with every table between its markers made anew."""
+    for name, make in TABLES.items():
+        results = read_results(folder / f"{name}.json")
+        lines = make(results) if results else [f"Not measured yet: `python benchmarks/{name}.py`."]
+        begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+        body = "\n".join([begin, *lines, end])
+        parts = re.split(f"{re.escape(begin)}.*?{re.escape(end)}", page, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise SystemExit(f"the page has {len(parts) - 1} places for {name!r}, expected 1 ({begin} ... {end})")
+        page = body.join(parts)
+    return page
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is not current")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    page = options.page.read_text(encoding="utf-8")
+    made = render(page, options.results)
+    if not options.check:
+        options.page.write_text(made, encoding="utf-8")
+    elif made != page:
+        raise SystemExit(f"{options.page.name} is not what the result files say; run python benchmarks/tables.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The benchmarks run, resume, and stand in the docs as their result files say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("record", "sets", "exact_lengths", "engine_overhead", "classification", "tables")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """name -> the module of that script, imported as when it is started, and forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before, threads = set(sys.modules), torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+    for name in set(SCRIPTS) & (set(sys.modules) - before):
+        del sys.modules[name]
+
+
+def test_exact_lengths_runs_and_ours_never_changes(script, tmp_path):
+    script("exact_lengths").main(["--quick", "--out", str(tmp_path / "results.json")])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["network"] for row in rows} == {"by hand", "crnn seed"}
+    assert all(row["largest_difference"] <= 1e-5 for row in rows if row["network"] == "crnn seed")
+    assert any(row["largest_difference"] > 1e-3 for row in rows if row["network"] == "by hand")
+
+
+def test_the_two_spellings_of_each_network_are_the_same(script):
+    engine, exact = script("engine_overhead"), script("exact_lengths")
+    _, x, _ = engine.make_data(4)
+    for case in engine.make_cases(quick=True):
+        by_hand, ours = case.by_hand().eval(), case.ours().eval()
+        exact.copy_weights(by_hand, ours)
+        with torch.no_grad():
+            given = engine.Sequences(x, torch.full((4,), x.shape[1]))
+            torch.testing.assert_close(ours(given), by_hand(x))
+
+
+def test_engine_overhead_runs(script, tmp_path):
+    script("engine_overhead").main(["--quick", "--out", str(tmp_path / "results.json")])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["network"] for row in rows if row["way"] == "crnn"] == ["small CRNN", "one layer"]
+    assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_classification_goes_on_where_it_was(script, tmp_path, capsys):
+    run = script("classification").main
+    out = tmp_path / "results.json"
+    options = ["--quick", "--preset", "seed", "--out", str(out)]
+    run(options)
+    first = json.loads(out.read_text())["sets"]["Generated ramps"]
+    assert set(first["runs"]) == {"fold 0 seed 0"}
+    assert {one["name"] for one in first["floors"]["fold 0"]["methods"]} >= {"majority", "nearest neighbour"}
+    capsys.readouterr()
+    run([*options, "--seeds", "0,1"])
+    assert "fold 0 seed 0: known" in capsys.readouterr().out
+    again = json.loads(out.read_text())["sets"]["Generated ramps"]
+    assert set(again["runs"]) == {"fold 0 seed 0", "fold 0 seed 1"}
+    assert again["runs"]["fold 0 seed 0"] == first["runs"]["fold 0 seed 0"]
+
+
+def test_another_recipe_is_computed_anew(script, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    script("classification").main(["--quick", "--preset", "seed", "--out", str(out)])
+    script("classification").main(["--quick", "--preset", "lstm-fcn", "--out", str(out)])
+    assert "known" not in capsys.readouterr().out
+
+
+def test_an_unknown_set_is_refused(script):
+    with pytest.raises(SystemExit, match="--sets PLAYD: no such set; did you mean 'PLAID'"):
+        script("classification").main(["--sets", "PLAYD"])
+
+
+def test_without_data_a_benchmark_is_skipped_with_a_reason(script, monkeypatch, tmp_path):
+    monkeypatch.setenv("CRNN_DATA", str(tmp_path / "nothing"))
+    for name in ("classification", "exact_lengths"):
+        with pytest.raises(SystemExit, match="skipped: development data is not here; set CRNN_DATA"):
+            script(name).main(["--out", str(tmp_path / "results.json")])
+
+
+def test_folds_of_subjects_cover_everyone_once(script, data_folder):
+    sets, root = script("sets"), data_folder("har_watch_spar").parent
+    tested = []
+    for fold in range(5):
+        data = sets.load_watch(root, fold)
+        test = {example.group for example in data if example.split == "test"}
+        assert not test & {example.group for example in data if example.split == "train"}
+        tested += sorted(test, key=int)
+    assert sorted(tested, key=int) == [str(subject) for subject in range(1, 11)]
+
+
+def test_windows_do_not_cross_recordings(script, data_folder):
+    data = script("sets").load_watch_windows(data_folder("har_watch_spar").parent, 0)
+    assert set(data.lengths.tolist()) == {200}  # 4 s at 50 Hz
+
+
+def test_the_tables_are_current(script):
+    script("tables").main(["--check"])
+
+
+def test_a_page_that_is_not_current_is_named(script, tmp_path):
+    page = tmp_path / "benchmarks.md"
+    names = ("exact_lengths", "engine_overhead", "classification")
+    page.write_text("".join(f"<!-- table {name} -->\nold\n<!-- end {name} -->\n" for name in names))
+    with pytest.raises(SystemExit, match=r"benchmarks.md is not what the result files say; run python"):
+        script("tables").main(["--check", "--page", str(page), "--results", str(tmp_path)])
+    script("tables").main(["--page", str(page), "--results", str(tmp_path)])
+    assert "Not measured yet: `python benchmarks/classification.py`." in page.read_text()
+
+
+def test_floors_of_some_folds_are_shown_beside_ours_there(script):
+    runs = {f"fold {fold} seed 0": {"fold": fold, "score": score} for fold, score in enumerate((0.8, 0.6))}
+    floors = {"fold 0": {"fold": 0, "methods": [{"name": "majority", "score": 0.5}, {"name": "ridge", "score": 0.7}]}}
+    found = {"metric": "accuracy", "folds": 2, "runs": runs, "floors": floors}
+    assert script("tables")._floor(found) == "0.700 (ridge) on 1 of 2 folds, ours there 0.800"
