@@ -74,6 +74,7 @@ LAYER_EXAMPLES = {
         ((2, 5), {"branches": [[], [{"type": "conv2d", "channels": 3}]]}),
         ((3,), {"branches": [[CONV], [{"type": "recurrent", "hidden_size": 3}]]}),
         ((3,), {"branches": [[CONV], [BOTH_WAYS]]}),
+        ((3,), {"branches": [[], [{**CONV, "channels": 3}]], "join": "stack"}),
     ],
     "recurrent": [
         ((3,), {"hidden_size": 4}),
@@ -89,6 +90,7 @@ LAYER_EXAMPLES = {
     "channel_norm": [((3,), {}), ((3, 2), {})],
     "spec_augment": [((6,), {}), ((2, 6), {"band_share": 0.5})],
     "jitter": [((6,), {}), ((2, 3), {})],
+    "level": [((2,), {}), ((2, 3), {})],
     "compress": [((3,), {}), ((3, 2), {})],
     "instance_norm": [((3,), {}), ((3,), {"divide": False}), ((3, 2), {})],
     "missing": [((3,), {}), ((3,), {"fill": "last", "mask": False}), ((3, 2), {"fill": "last"})],
@@ -253,7 +255,7 @@ def assert_training_is_exact(make, features, values, inside=False):
 def test_a_layers_stream_equals_the_whole(name, features, options):
     layer = make_layer(name, features, options)
     if not layer.can_stream:
-        with pytest.raises(StreamError, match=r"cannot stream.*(bidirectional: false|use channel_norm)"):
+        with pytest.raises(StreamError, match=r"cannot stream.*(bidirectional: false|use channel_norm|augment.scale)"):
             layer.start(2)
         return
     data = torch.stack(sequences(features, [19] * 3))
@@ -348,7 +350,7 @@ def test_padding_never_changes_a_summary(name, features, options, junk):
 def test_a_summarys_stream_equals_the_whole(name, features, options):
     summary = make_summary(name, features, options)
     if not summary.can_stream:
-        with pytest.raises(StreamError, match=r"cannot stream.*(bidirectional: false|use channel_norm)"):
+        with pytest.raises(StreamError, match=r"cannot stream.*(bidirectional: false|use channel_norm|augment.scale)"):
             summary.start(2)
         return
     data = torch.stack(sequences(features, [19] * 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def _default_series(data: DataSummary) -> Recipe:
     return {
         "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
         "train": train,
-        "task": {"label_smoothing": 0.1} if data.task == "classify" else {},
+        "task": _smoothing(data),
     }
 
 
@@ -87,36 +88,46 @@ def _series_front(data: DataSummary) -> list[dict[str, Any]]:
 
 
 def _default_audio(data: DataSummary) -> Recipe:
-    assert data.sample_rate is not None, "audio always has a rate"
-    seconds = data.median_length / data.sample_rate
-    hop = 0.020 if seconds > 2.5 else 0.010
+    log_mel = _log_mel(data)
+    frames = data.median_length / (log_mel["hop_seconds"] * log_mel["sample_rate"])
+    centred = [{"type": "instance_norm", "divide": False}]  # beside the spectrum, what changes in it
     layers: list[dict[str, Any]] = [
-        {"type": "log_mel", "sample_rate": data.sample_rate, "num_mels": 64, "window_seconds": 3.2 * hop,
-         "hop_seconds": hop},
+        {"type": "level"},
+        log_mel,
         {"type": "channel_norm"},
+        {"type": "parallel", "branches": [[], centred], "join": "stack"},
+        {"type": "jitter", "noise": 0.2, "gain": 0.0},
         {"type": "spec_augment"},
-    ]  # fmt: skip
-    for channels, size in ((16, (2, 2)), (32, (2, 2)), (64, (2, 2)), (64, (1, 2))):
+    ]
+    halve = (0, 8, 16, 100)  # median frames from which each stage halves time as well; it always halves the bands
+    for channels, least in zip((16, 32, 64, 64), halve, strict=True):
+        size = (2 if frames >= least else 1, 2)
         layers += [{"type": "conv2d", "channels": channels, "bias": False}, *NORM_RELU, _pool2d(size)]
     recurrence: list[dict[str, Any]] = [
         {"type": "flatten"},
         {"type": "dropout", "rate": 0.3},
         {"type": "recurrent", "hidden_size": 64, "bidirectional": True},
     ]
-    train = {
-        "epochs": 40,
-        "batch_size": 32,
-        "learning_rate": 3e-3,
+    train: dict[str, Any] = {
+        "epochs": min(max(round(3000 * data.num_examples ** (-2 / 3)), 10), 80),
+        "batch_size": 16,
+        "learning_rate": 2e-3,
         "weight_decay": 0.02,
         "warmup": 0.2,
+        "max_grad_norm": 2.0,
         "ema_decay": 0.99,
         "keep": "last",
+        "augment": {"mixup": 1.0, "stretch": 0.1, **({"window": 0.6} if frames > 125 else {})},
     }
     return {
         "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
         "train": train,
-        "task": {"label_smoothing": 0.1} if data.task == "classify" else {},
+        "task": _smoothing(data),
     }
+
+
+def _smoothing(data: DataSummary) -> dict[str, Any]:
+    return {"label_smoothing": 0.1} if data.task == "classify" else {}
 
 
 NORM_RELU: list[dict[str, Any]] = [{"type": "norm", "kind": "batch"}, {"type": "activation", "kind": "relu"}]
@@ -208,8 +219,23 @@ def _front(data: DataSummary, *, normalise: bool) -> list[dict[str, Any]]:
 
 
 def _log_mel(data: DataSummary) -> dict[str, Any]:
+    """Log-mels for recordings at this rate: more bands for higher rates, longer steps for longer recordings."""
     assert data.sample_rate is not None, "audio always has a rate"
-    return {"type": "log_mel", "sample_rate": data.sample_rate, "num_mels": 40}
+    rate = data.sample_rate
+    hop = 0.020 if data.median_length > 1.5 * rate else 0.010
+    window = 3.2 * hop
+    top = 2595 * math.log10(1 + rate / 2 / 700)  # in mel
+    n_fft = 1 << math.ceil(math.log2(2 * window * rate))  # twice the window: no low band falls between two bins
+    return {
+        "type": "log_mel",
+        "sample_rate": rate,
+        "num_mels": min(max(8 * round(top / 44.4 / 8), 32), 64),
+        "window_seconds": window,
+        "hop_seconds": hop,
+        "n_fft": n_fft,
+        "fmin": min(30.0, rate / 100),
+        "log_floor": 1e-5 * window * rate,  # about 50 dB below the loudest band of a recording with peak 1
+    }
 
 
 PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {"default": default, "seed": seed, "lstm-fcn": lstm_fcn}

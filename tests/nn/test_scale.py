@@ -6,7 +6,7 @@ import torch
 
 from crnn.errors import StreamError
 from crnn.nn.layers import build_layer
-from crnn.nn.scale import Compress, CompressConfig, InstanceNorm, InstanceNormConfig
+from crnn.nn.scale import Compress, CompressConfig, InstanceNorm, InstanceNormConfig, LevelConfig
 from crnn.sequences import Sequences, pad
 
 
@@ -57,3 +57,9 @@ def test_instance_norm_leaves_missing_values_out_and_a_flat_sequence_flat() -> N
 def test_instance_norm_says_why_it_does_not_stream() -> None:
     with pytest.raises(StreamError, match="use channel_norm"):
         build_layer("instance_norm", (1,), InstanceNormConfig()).start(1)
+
+
+def test_level_brings_every_recording_to_the_same_peak() -> None:
+    x = pad([torch.tensor([[0.1], [-0.5]]), torch.tensor([[4.0], [1.0], [2.0]]), torch.zeros(2, 1)], value=float("nan"))
+    out = build_layer("level", (1,), LevelConfig())(x)
+    assert [row[:, 0].tolist() for row in out.unpad()] == [[pytest.approx(0.2), -1.0], [1.0, 0.25, 0.5], [0.0, 0.0]]

@@ -417,6 +417,9 @@ class ParallelConfig:
 
     branches: list[list[dict[str, Any]]]
     """Lists of layers; an empty list passes the input on. All branches need the same stride."""
+    join: Literal["concat", "stack"] = "concat"
+    """Concat puts the branches' channels one after the other; stack makes each branch a channel of its own, so that
+    two views of a spectrogram, (bins,) each, become (2, bins)."""
 
     def __post_init__(self) -> None:
         if len(self.branches) < 2:
@@ -425,12 +428,12 @@ class ParallelConfig:
 
 @register_layer("parallel")
 class Parallel(Branches):
-    """Branches on the same input, their outputs concatenated over channels.
+    """Branches on the same input, their outputs concatenated over channels, or stacked as channels.
 
     Shape:
-        frames (channels, ...); returns (sum of the branches' channels, ...).
+        frames (channels, ...); returns (sum of the branches' channels, ...); with stack (branches, channels, ...).
     Raises:
-        ConfigError: the branches differ in stride, or in what follows the channels.
+        ConfigError: the branches differ in stride, or in what follows the channels; with stack, in shape.
     """
 
     Config = ParallelConfig
@@ -439,9 +442,14 @@ class Parallel(Branches):
         branches = [build_layers(specs, features, where=f"branches[{i}]") for i, specs in enumerate(config.branches)]
         super().__init__(features, branches, "parallel")
         shapes = [branch.out_features for branch in branches]
+        self.config = config
+        if config.join == "stack":
+            if () in shapes or len(set(shapes)) > 1:
+                raise ConfigError(f"parallel: branches give frames of {shapes}, expected equal ones to stack")
+            self.out_features = (len(shapes), *shapes[0])
+            return
         if () in shapes or len({shape[1:] for shape in shapes}) > 1:
             raise ConfigError(f"parallel: branches give frames of {shapes}, expected channels first and equal else")
-        self.config = config
         self.out_features = (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
     @classmethod
@@ -453,4 +461,4 @@ class Parallel(Branches):
         return {**options, "branches": done}
 
     def combine(self, outputs: list[Tensor]) -> Tensor:
-        return torch.cat(outputs, 2)
+        return torch.stack(outputs, 2) if self.config.join == "stack" else torch.cat(outputs, 2)

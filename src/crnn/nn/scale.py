@@ -1,4 +1,4 @@
-"""Front-ends for sequences of very different scale: `compress` (asinh about the median) and `instance_norm`."""
+"""Front-ends for sequences of very different scale: `compress` (asinh), `instance_norm`, `level` (peak)."""
 
 from __future__ import annotations
 
@@ -131,3 +131,42 @@ def sequence_moments(x: Sequences) -> tuple[Tensor, Tensor]:
     mean = x.data.where(present, 0.0).sum(1) / count
     deviation = (x.data - mean[:, None]).where(present, 0.0)
     return mean, (deviation.square().sum(1) / count).sqrt()
+
+
+@config
+class LevelConfig:
+    """Normalisation of a recording's level; no options."""
+
+
+@register_layer("level")
+class Level(Layer):
+    """Each sequence over its largest absolute value, so that loud and quiet recordings look alike.
+
+    It needs the end of the recording first, so it does not stream. Silence stays silence; NaN stays NaN.
+
+    Shape:
+        x.data: (batch, time, *features); one gain for all channels of a sequence. Returns the same shape.
+    """
+
+    Config = LevelConfig
+    timing = Timing(1, math.inf, math.inf)
+
+    def __init__(self, features: Features, config: LevelConfig) -> None:
+        if not features:
+            raise ConfigError("level needs frames of channels, got symbol ids; put an embedding first")
+        super().__init__(features)
+        self.config = config
+
+    def compute(self, x: Sequences) -> Sequences:
+        peak = x.data.detach().abs().nan_to_num(0.0).flatten(1).amax(1)
+        peak = peak.where(peak > 0, 1.0).reshape(-1, *(1,) * (x.data.dim() - 1))
+        return Sequences(x.data / peak, x.lengths)
+
+    def why_no_stream(self) -> str:
+        return (
+            "level cannot stream: it needs the loudest moment of the whole recording before its first output; "
+            "leave it out, and train with augment.scale instead"
+        )
+
+    def macs_per_frame(self) -> float:
+        return float(math.prod(self.in_features))
