@@ -70,7 +70,7 @@ class Layer(nn.Module):
                 f"{type(self).__name__}: frames have shape {tuple(x.data.shape[2:])}, expected {self.in_features}; "
                 "sequences are (batch, time, channels)"
             )
-        return self.compute(x.trimmed().zeroed())
+        return self.compute(x if x.is_full else x.trimmed().zeroed())
 
     def compute(self, x: Sequences) -> Sequences:
         """As forward, on input that is already zero past the ends; the result must be so too."""

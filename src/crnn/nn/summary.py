@@ -217,8 +217,9 @@ class Mean(Summary):
         self.config = config
 
     def compute(self, x: Sequences) -> Tensor:
-        data = x.data.flatten(2)
-        return data.mean(1) if x.is_full else data.sum(1) / x.lengths[:, None]
+        if x.is_full:
+            return x.data.mean(1).flatten(1)
+        return x.data.sum(1).flatten(1) / x.lengths[:, None]
 
     def start(self, batch: int) -> State:
         return torch.zeros(batch, self.out_features), torch.zeros(batch, dtype=torch.int64)

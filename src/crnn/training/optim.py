@@ -27,12 +27,35 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     rate, momentum = config.learning_rate, config.momentum
     fused = config.precision != "16-mixed"  # a fused step would undo the loss scale before clipping could see it
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, 0.999), weight_decay=0.0, fused=fused)
+        return AdamW(trained, config.weight_decay, lr=rate, betas=(momentum, 0.999), fused=fused)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=(momentum, 0.999), fused=fused)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=fused)
     return torch.optim.RMSprop(groups, lr=rate, momentum=momentum, foreach=True)
+
+
+class AdamW(torch.optim.Adam):
+    """Adam with decoupled weight decay on matrices and kernels, and all parameters in one group.
+
+    The numbers of torch.optim.AdamW with two groups, up to rounding; but every group of a fused optimiser costs a call
+    in each step, and that is a tenth of the step of a very small network.
+
+    Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], decay: float, *, lr: float, betas: tuple[float, float], fused: bool
+    ) -> None:
+        super().__init__(parameters, lr=lr, betas=betas, fused=fused)
+        self.decay = decay
+        self.decayed = [p.detach() for p in parameters if p.dim() > 1] if decay else []  # the same memory
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Shrink, then update."""
+        if self.decayed:
+            torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
+        super().step(closure)
 
 
 class Schedule:
@@ -81,13 +104,13 @@ class Schedule:
 def shorten(gradients: list[Tensor], limit: float) -> Tensor:
     """Scale gradients, in place, so that their norm over all of them is at most `limit`; returns the norm before.
 
-    The numbers of nn.utils.clip_grad_norm_, which spends more time on sorting tensors by device and type than a small
-    network spends on its update.
+    As nn.utils.clip_grad_norm_, which spends more time on sorting tensors by device and type than a small network
+    spends on its update, and which makes them shorter than the limit by a millionth.
     """
     if not gradients:
         return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_(max=1.0))
+    torch._foreach_div_(gradients, (norm / limit).clamp_(min=1.0))
     return norm
 
 
