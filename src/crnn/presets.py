@@ -109,7 +109,7 @@ def _default_audio(data: DataSummary) -> Recipe:
         {"type": "recurrent", "hidden_size": 64, "bidirectional": True},
     ]
     train: dict[str, Any] = {
-        "epochs": min(max(round(3000 * data.num_examples ** (-2 / 3)), 10), 80),
+        "epochs": min(max(round(2600 * data.num_examples ** (-2 / 3)), 10), 80),
         "batch_size": 16,
         "learning_rate": 2e-3,
         "weight_decay": 0.02,
@@ -225,11 +225,13 @@ def _log_mel(data: DataSummary) -> dict[str, Any]:
     hop = 0.020 if data.median_length > 1.5 * rate else 0.010
     window = 3.2 * hop
     top = 2595 * math.log10(1 + rate / 2 / 700)  # in mel
-    n_fft = 1 << math.ceil(math.log2(2 * window * rate))  # twice the window: no low band falls between two bins
+    num_mels = min(max(8 * round(top / 44.4 / 8), 32), 64)
+    lowest_band = top / (num_mels + 1) * 700 / 1127  # half its width in Hz, near 0 Hz
+    n_fft = 1 << math.ceil(math.log2(max(window * rate, rate / lowest_band)))  # no band falls between two bins
     return {
         "type": "log_mel",
         "sample_rate": rate,
-        "num_mels": min(max(8 * round(top / 44.4 / 8), 32), 64),
+        "num_mels": num_mels,
         "window_seconds": window,
         "hop_seconds": hop,
         "n_fft": n_fft,
