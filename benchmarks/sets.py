@@ -184,7 +184,7 @@ TASKS = [
         0.99,
         published="none on this split; a small CNN .97 on a random one (adhishthite/sound-mnist README)",
     ),
-    Task("Spoken digits, new speaker", load_digits_by_speaker, "one of 6 speakers left out", folds=6),
+    Task("Spoken digits by speaker", load_digits_by_speaker, "one of 6 speakers left out", folds=6),
     Task(
         "SPAR windows",
         load_watch_windows,
