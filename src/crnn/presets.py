@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from crnn.config import nearest
 from crnn.data.dataset import Kind
+from crnn.errors import ConfigError
+from crnn.plugins import plugins
 
 
 @dataclass(frozen=True)
@@ -241,4 +244,16 @@ def _log_mel(data: DataSummary) -> dict[str, Any]:
 
 
 PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {"default": default, "seed": seed, "lstm-fcn": lstm_fcn}
-"""Every registered preset by name."""
+"""Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
+
+
+def find_preset(name: str) -> Callable[[DataSummary], Recipe]:
+    """The preset of this name.
+
+    Raises:
+        ConfigError: unknown, with the nearest known name.
+    """
+    known = {**plugins("presets"), **PRESETS}
+    if name not in known:
+        raise ConfigError(f"--preset {name}: unknown preset{nearest(name, list(known))}")
+    return known[name]  # type: ignore[no-any-return]

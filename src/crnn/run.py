@@ -25,7 +25,7 @@ from crnn.metrics.calibration import fit_temperature
 from crnn.model import FORMAT, Inputs, Model, versions
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
-from crnn.presets import PRESETS, DataSummary
+from crnn.presets import DataSummary, find_preset
 from crnn.report.evaluation import Evaluation, RunFacts, class_counts
 from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.tasks.infer import find_task, infer_task
@@ -420,8 +420,7 @@ def make_plan(
     Raises:
         ConfigError: an unknown preset, task or option. DataError, SplitError: what the data does not allow.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset}: unknown preset{nearest(preset, list(PRESETS))}")
+    make_recipe = find_preset(preset)
     settings = asked.get("settings", {})
     split_options = _with_settings({"split": asked.get("split", {})}, settings)["split"]
     parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
@@ -429,7 +428,7 @@ def make_plan(
     cls = find_task(name)
     task_options = _with_settings({"task": asked.get("task", {})}, settings)["task"]
     fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
-    recipe = PRESETS[preset](summarise(parts.train, fitted))
+    recipe = make_recipe(summarise(parts.train, fitted))
     if set(task_options) != set(task_options) | set(recipe.get("task", {})):  # the preset's own, where nothing is asked
         task_options = {**recipe["task"], **task_options}
         fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))

@@ -22,7 +22,7 @@ from crnn.nn import (  # noqa: F401  specs may name what is in there
     spec_augment,
     spectral,
 )
-from crnn.nn.layers import LAYERS, Chain, Features, Layer, State, Timing, build_layer, register_layer
+from crnn.nn.layers import Chain, Features, Layer, State, Timing, build_layer, known_layers, register_layer
 from crnn.sequences import Sequences
 
 Spec = dict[str, Any]
@@ -43,8 +43,8 @@ def complete_layers(specs: Sequence[Spec], where: str = "layers") -> list[Spec]:
 
 
 def _complete_layer(spec: Spec, where: str) -> Spec:
-    name, options = split_spec(spec, where, list(LAYERS), "layer")
-    cls = LAYERS[name]
+    name, options = split_spec(spec, where, list(known_layers()), "layer")
+    cls = known_layers()[name]
     if issubclass(cls, Branches):
         options = cls.complete_nested(options, f"{where}.{name}")
     return {"type": name, **to_plain(build_config(cls.Config, options, where))}
@@ -78,7 +78,7 @@ def build_layers(specs: Sequence[Spec], features: Features, *, where: str = "lay
     at = features
     for i, spec in enumerate(complete_layers(specs, where)):
         options = {key: value for key, value in spec.items() if key != "type"}
-        made: Any = build_config(LAYERS[spec["type"]].Config, options, f"{where}[{i}]")
+        made: Any = build_config(known_layers()[spec["type"]].Config, options, f"{where}[{i}]")
         try:
             layers.append(build_layer(spec["type"], at, made))
         except ConfigError as error:

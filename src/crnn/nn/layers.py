@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crnn.errors import ConfigError, ShapeError, StreamError
+from crnn.plugins import plugins
 from crnn.sequences import Sequences
 
 State = tuple[Tensor, ...]
@@ -319,6 +320,11 @@ def register_layer(name: str) -> Callable[[L], L]:
     return register
 
 
+def known_layers() -> dict[str, type[Layer]]:
+    """Every layer that specs may name: ours, and those of other packages (entry point group crnn.layers)."""
+    return {**plugins("layers"), **LAYERS}
+
+
 def build_layer(name: str, features: Features, options: Any) -> Layer:
     """The layer registered under `name`, for frames of shape `features`."""
-    return LAYERS[name](features, options)  # type: ignore[call-arg, arg-type]
+    return known_layers()[name](features, options)  # type: ignore[call-arg, arg-type]

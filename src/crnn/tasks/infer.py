@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from crnn.config import nearest
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
+from crnn.plugins import plugins
 from crnn.tasks.classify import Classify
 from crnn.tasks.multilabel import MultiLabel
 from crnn.tasks.regress import Regress
 from crnn.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress)}
-"""Every task by name."""
+"""Every task of ours by name; other packages add theirs by the entry point group crnn.tasks."""
 
 
 def find_task(name: str) -> type[Task]:
@@ -23,9 +24,10 @@ def find_task(name: str) -> type[Task]:
     Raises:
         ConfigError: unknown, with the nearest known name.
     """
-    if name not in TASKS:
-        raise ConfigError(f"--task {name}: unknown task{nearest(name, list(TASKS))}")
-    return TASKS[name]
+    known = {**plugins("tasks"), **TASKS}
+    if name not in known:
+        raise ConfigError(f"--task {name}: unknown task{nearest(name, list(known))}")
+    return known[name]
 
 
 def infer_task(targets: Sequence[Target]) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import entry_points
 
 from crnn.config import nearest
 from crnn.data.readers.arff import ARFF
@@ -15,6 +14,7 @@ from crnn.data.readers.table import TABLE
 from crnn.data.readers.ts import TS
 from crnn.data.readers.ucr import UCR
 from crnn.errors import DataError
+from crnn.plugins import plugins
 
 READERS: tuple[Reader, ...] = (AUDIO, TS, UCR, ARFF, NPY, FRAMES, TABLE)
 """The first that claims a source reads it: recordings before the tables that describe them."""
@@ -23,7 +23,7 @@ READERS: tuple[Reader, ...] = (AUDIO, TS, UCR, ARFF, NPY, FRAMES, TABLE)
 @functools.cache
 def all_readers() -> tuple[Reader, ...]:
     """Readers of other packages (entry point group 'crnn.readers', each a Reader), then ours."""
-    return (*(point.load() for point in entry_points(group="crnn.readers")), *READERS)
+    return (*plugins("readers").values(), *READERS)
 
 
 def find_reader(name: str) -> Reader:
