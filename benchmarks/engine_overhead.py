@@ -223,6 +223,7 @@ def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
                 "network": case.name,
                 "way": name,
                 "ratio": round(statistics.median(ratios), 3),
+                "ratio_of_quietest": round(min(taken[name]) / min(by_hand), 3),
                 "low": round(ratios[len(ratios) // 4], 3),
                 "high": round(ratios[-1 - len(ratios) // 4], 3),
                 "ratio_to_our_layers": round(statistics.median(_ratios(taken[name], our_layers)), 3),
@@ -259,7 +260,10 @@ def main(arguments: list[str] | None = None) -> None:
     results = run(quick=asked.quick, rounds=1 if asked.quick else asked.rounds, threads=asked.threads)
     for row in results["rows"]:
         goal = f"  goal {row['goal']}" if row["goal"] else ""
-        print(f"{row['network']:12s} {row['way']:38s} {row['ratio']:6.2f}  [{row['low']:.2f}, {row['high']:.2f}]{goal}")
+        print(
+            f"{row['network']:12s} {row['way']:38s} {row['ratio']:6.2f}  [{row['low']:.2f}, {row['high']:.2f}]"
+            f"  quietest {row['ratio_of_quietest']:.2f}{goal}"
+        )
     write_results(asked.out, results)
 
 

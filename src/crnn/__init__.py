@@ -20,7 +20,7 @@ _HOME = {  # public name -> the file that defines it; imported on first use, so 
     "train": "crnn.run",
     "load": "crnn.run",
     "Run": "crnn.run",
-    "Model": "crnn.run",
+    "Model": "crnn.model",
     "Sequences": "crnn.sequences",
     "pad": "crnn.sequences",
     "CrnnError": "crnn.errors",
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from crnn.data.read import from_arrays as from_arrays
     from crnn.data.read import read as read
     from crnn.errors import CrnnError as CrnnError
-    from crnn.run import Model as Model
+    from crnn.model import Model as Model
     from crnn.run import Run as Run
     from crnn.run import load as load
     from crnn.run import train as train

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
+from typing_extensions import dataclass_transform
 
 from crnn.errors import ConfigError
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 def config(cls: type[T]) -> type[T]:
     """Class decorator: a frozen, keyword-only, validated dataclass; a wrong or unknown option is a ConfigError."""
     settings = pydantic.ConfigDict(extra="forbid")
-    made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=settings)  # type: ignore[call-overload]
+    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=settings)  # type: ignore[call-overload]
     validate = made.__init__
 
     @functools.wraps(validate)

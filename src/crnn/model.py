@@ -22,7 +22,7 @@ from crnn.config import to_plain
 from crnn.data.batch import Batches
 from crnn.data.dataset import Dataset, Kind
 from crnn.data.read import OnBad, from_arrays, read
-from crnn.errors import DataError, ModelError
+from crnn.errors import DataError, ModelError, StreamError
 from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
 from crnn.tasks.infer import find_task
@@ -143,7 +143,7 @@ class Model:
                 f"macs per {'second' if rate else '100 steps'}": round(network.macs(max(frames, network.min_length)))
             },
             "timing": describe_timing(network.timing, rate),
-            "streams": "yes" if network.can_stream else f"no: {_why_no_stream(network)}",
+            "streams": _how_it_streams(network),
             "shortest sequence": network.min_length,
             "temperature": round(self.temperature, 4),
             "origin": self.origin,
@@ -177,20 +177,16 @@ class Model:
         """
         folder = Path(folder)
         config = _read_config(folder / "config.json")
-        inputs = Inputs(
-            kind=config["inputs"]["kind"],
-            channel_names=tuple(config["inputs"]["channel_names"]),
-            sample_rate=config["inputs"]["sample_rate"],
-            vocabulary=tuple(config["inputs"]["vocabulary"]),
-        )
-        network = Network(
-            spec_from_plain(config["model"], f"{folder / 'config.json'}: model"),
-            features=inputs.features,
-            outputs=config["outputs"],
-        )
+        where = folder / "config.json"
+        inputs, task = _inputs_of(config, where), _task_of(config, where)
+        if config["outputs"] != task.num_outputs:
+            raise ModelError(
+                f"{where}: found outputs {config['outputs']!r}, but its task has {task.num_outputs}; the file is damaged"
+            )
+        spec = spec_from_plain(config["model"], f"{where}: model")
+        network = Network(spec, features=inputs.features, outputs=task.num_outputs)
         _load_weights(network, folder / "model.safetensors")
         network.eval()
-        task = find_task(config["task"]["name"]).from_state(config["task"]["state"])
         return cls(network, task, inputs, config["temperature"], config["origin"])
 
 
@@ -209,8 +205,12 @@ def _are_paths(source: Any) -> bool:
     return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(s, (str, Path)) for s in source)
 
 
-def _why_no_stream(network: Network) -> str:
-    return network.body.why_no_stream() if not network.body.can_stream else network.summary.why_no_stream()
+def _how_it_streams(network: Network) -> str:
+    try:
+        network.start(1)
+    except StreamError as error:
+        return f"no: {error}"
+    return "yes"
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -222,6 +222,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not valid JSON ({error}); the file is damaged") from None
     if not isinstance(config, dict) or "format" not in config:
         raise ModelError(f"{path}: not a crnn config (no 'format'); expected a run folder as written by crnn train")
+    if not isinstance(config["format"], int):
+        raise ModelError(f"{path}: format {config['format']!r}, expected a whole number; the file is not from crnn")
     if config["format"] > FORMAT:
         by = config.get("origin", {}).get("versions", {}).get("crnn", "a newer crnn")
         raise ModelError(
@@ -232,6 +234,32 @@ def _read_config(path: Path) -> dict[str, Any]:
     if missing:
         raise ModelError(f"{path}: {', '.join(sorted(missing))} missing; the file is not whole")
     return config
+
+
+def _inputs_of(config: dict[str, Any], where: Path) -> Inputs:
+    """What the model takes, as Model.save wrote it."""
+    try:
+        plain = config["inputs"]
+        return Inputs(
+            kind=plain["kind"],
+            channel_names=tuple(plain["channel_names"]),
+            sample_rate=plain["sample_rate"],
+            vocabulary=tuple(plain["vocabulary"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{where}: inputs: {_lack(error)}; the file is damaged, copy it again") from None
+
+
+def _task_of(config: dict[str, Any], where: Path) -> Task:
+    """The fitted task, as Model.save wrote it."""
+    try:
+        return find_task(config["task"]["name"]).from_state(config["task"]["state"])
+    except (KeyError, TypeError, ValueError) as error:  # an unknown task or option is a ValueError too
+        raise ModelError(f"{where}: task: {_lack(error)}; the file is damaged, or from another crnn") from None
+
+
+def _lack(error: Exception) -> str:
+    return f"found no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _load_weights(network: Network, path: Path) -> None:

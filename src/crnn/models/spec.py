@@ -62,7 +62,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def to_yaml(value: Any) -> str:
     """A config as YAML, keys in their own order."""
-    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=100)
+    return str(yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=100))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -72,4 +72,5 @@ def _stretches(lengths: Tensor, size: int, count: int, share: float) -> Tensor:
     width = width * share * own
     start = start * (own - width)
     at = torch.arange(size, device=lengths.device)
-    return ((at >= start) & (at < start + width)).any(1)
+    blanked: Tensor = ((at >= start) & (at < start + width)).any(1)
+    return blanked

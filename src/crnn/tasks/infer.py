@@ -24,7 +24,7 @@ def find_task(name: str) -> type[Task]:
     Raises:
         ConfigError: unknown, with the nearest known name.
     """
-    known = {**plugins("tasks"), **TASKS}
+    known: dict[str, type[Task]] = {**plugins("tasks"), **TASKS}
     if name not in known:
         raise ConfigError(f"--task {name}: unknown task{nearest(name, list(known))}")
     return known[name]
