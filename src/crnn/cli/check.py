@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from crnn.cli import options
 
 def check(
     data: Annotated[str, typer.Argument(help="Folder or file of recordings, series or tables.")],
-    task: Annotated[str | None, typer.Option(help="classify or regress; inferred from the targets.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classify, multilabel or regress; inferred from the targets.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="The network whose needs are checked.")] = "default",
     labels: options.Labels = None,
     target: options.Target = None,
@@ -34,5 +36,23 @@ def check(
         pattern=pattern,
         sample_rate=sample_rate,
     )
-    print(jsonlib.dumps(found.to_dict(), indent=2) if json_ else "\n".join(found.lines()))
+    if json_:
+        print(jsonlib.dumps(found.to_dict(), indent=2))
+    else:
+        print("\n".join([*found.lines(), *_plan(found.summary)]))
     raise typer.Exit(found.exit_code)
+
+
+def _plan(summary: dict[str, Any]) -> list[str]:
+    """What training would do, in a few lines; --json shows every option of it."""
+    plan = summary.get("plan")
+    if plan is None:
+        return ["no training would start on this"]
+    layers = ", ".join(dict.fromkeys(layer["type"] for layer in plan["model"]["layers"]))
+    train = plan["train"]
+    length = next((f"{train[unit]} {unit}" for unit in ("epochs", "steps") if train[unit]), "as long as it needs")
+    return [
+        f"task: {plan['task']}",
+        f"split: {plan['split']}",
+        f"preset: {plan['preset']} ({layers}; {length}); see every option with --json",
+    ]
