@@ -24,6 +24,8 @@ def evaluate(
     """Score a trained RUN on DATA that it has not seen."""
     import crnn.run as runs
 
+    if report:
+        options.writable(report, "--report")
     trained = runs.Run(run)
     result = trained.evaluate(
         data, labels=labels, target=target, group=group, pattern=pattern, on_bad="skip" if skip_bad else "fail"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from crnn.cli import options
+
+SHOWN = 30
+"""Labels or channels that are listed."""
 
 
 def info(
@@ -18,15 +21,33 @@ def info(
     import crnn.run as runs
 
     facts = runs.load(run).info()
-    if json_:
-        print(jsonlib.dumps(facts, indent=2, ensure_ascii=False))
-        return
+    print(jsonlib.dumps(facts, indent=2, ensure_ascii=False) if json_ else "\n".join(lines_of(facts)))
+
+
+def lines_of(facts: dict[str, Any]) -> list[str]:
+    """What Model.info gives, as lines to read."""
+    found = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            print(f"{name}:")
-            for key, item in value.items():
-                print(f"  {key}: {item}")
+            found.append(f"{name}:")
+            found += [
+                f"  {key.replace('_', ' ')}: {_text(item)}" for key, item in value.items() if item not in ((), [])
+            ]
         elif isinstance(value, str) and "\n" in value:
-            print(f"{name}:\n  " + value.rstrip().replace("\n", "\n  "))
+            found += [f"{name}:", *(f"  {line}" for line in value.rstrip().split("\n"))]
         else:
-            print(f"{name}: {value}")
+            found.append(f"{name}: {_text(value)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not known in advance"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        return ", ".join(map(str, value[:SHOWN])) + more
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

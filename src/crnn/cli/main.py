@@ -56,7 +56,8 @@ def run_app(arguments: list[str], debug: bool) -> int:
     except CrnnError as error:
         if debug:
             traceback.print_exc()
-        print(f"crnn: {error}", file=sys.stderr)
+        message = str(error).replace("on_bad='skip'", "--skip-bad")  # as this command spells it
+        print(f"crnn: {message}", file=sys.stderr)
         return 1
     except Exception:
         traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,26 @@ SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to thi
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]
+
+
+def writable(path: str, option: str) -> Path:
+    """A file that can be written, its folder made; said before any work is done.
+
+    Raises:
+        ConfigError: it is a folder, or cannot be written: why.
+    """
+    from crnn.errors import ConfigError
+
+    file = Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{option} {path}: is a folder; expected a file to write, such as {file / 'out'}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}); name another place") from None
+    return file
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,18 +21,17 @@ def predict(
     """Predict for files with a trained RUN, one JSON line each."""
     import crnn.run as runs
 
+    file = None if out is None else options.writable(out, "--out")
     model = runs.load(run)
-    data = model.read(files, on_bad="skip" if skip_bad else "fail")
+    data = model.read(files if len(files) > 1 else files[0], on_bad="skip" if skip_bad else "fail")
     lines = [
-        json.dumps({"id": example.id, **prediction}, ensure_ascii=False)
+        json.dumps({"id": example.id, **prediction}, ensure_ascii=False) + "\n"
         for example, prediction in zip(data, model.predict(data, batch_size=batch_size), strict=True)
     ]
-    if out is None:
-        print("\n".join(lines))
+    if file is None:
+        sys.stdout.writelines(lines)
     else:
-        Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"{len(lines)} predictions: {out}")
+        file.write_text("".join(lines), encoding="utf-8")
+        print(f"{len(lines)} predictions: {file}")
     for problem in data.problems:
-        if problem.what.startswith("no labels"):  # nobody asked for any
-            continue
         print(f"crnn: skipped {problem}" if problem.level == "error" else f"crnn: {problem}", file=sys.stderr)
