@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import pydantic
 import yaml
@@ -68,13 +68,25 @@ def _explain(error: pydantic.ValidationError, cls: type, where: str) -> ConfigEr
     first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
-        return ConfigError(f"{where}: {cause}")
+        name = where.rpartition(": ")[2]  # the message may begin with the same key
+        before = where.removesuffix(name) if str(cause).startswith((f"{name}.", f"{name}[")) else f"{where}: "
+        return ConfigError(f"{before}{cause}")
     at = ".".join(str(part) for part in (where, *first["loc"]))
     if first["type"] == "unexpected_keyword_argument":
-        fields = [f.name for f in dataclasses.fields(cls)]
-        return ConfigError(f"{at}: unknown option{nearest(str(first['loc'][-1]), fields)}")
+        return ConfigError(f"{at}: unknown option{nearest(str(first['loc'][-1]), _options_at(cls, first['loc'][:-1]))}")
     found = "" if first["type"] == "missing" else f", found {first['input']!r}"
     return ConfigError(f"{at}: {first['msg'][:1].lower()}{first['msg'][1:]}{found}")
+
+
+def _options_at(cls: type, path: tuple[int | str, ...]) -> list[str]:
+    """Names of the options of the config that stands at a path of fields inside another one."""
+    for name in path:
+        hint = get_type_hints(cls)[str(name)]
+        inside = [t for t in (hint, *get_args(hint)) if dataclasses.is_dataclass(t)]
+        if not inside:
+            return []
+        cls = inside[0]  # type: ignore[assignment]
+    return [f.name for f in dataclasses.fields(cls)]
 
 
 def to_plain(value: Any) -> Any:

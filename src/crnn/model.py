@@ -21,7 +21,8 @@ import crnn
 from crnn.config import to_plain
 from crnn.data.batch import Batches
 from crnn.data.dataset import Dataset, Kind
-from crnn.data.read import OnBad, from_arrays, read
+from crnn.data.read import OnBad, as_frame, from_arrays, read
+from crnn.data.readers.reader import number_channels
 from crnn.errors import DataError, ModelError, StreamError
 from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
@@ -58,8 +59,14 @@ class Inputs:
             raise DataError(f"{data.source}: found {data.kind}, but the model was trained on {self.kind}")
         if len(data.channel_names) != len(self.channel_names):
             raise DataError(
-                f"{data.source}: found {len(data.channel_names)} channels ({', '.join(data.channel_names)}), but the "
-                f"model takes {len(self.channel_names)} ({', '.join(self.channel_names)})"
+                f"{data.source}: found {_channels(data.channel_names)}, but the model takes "
+                f"{_channels(self.channel_names)}; give the same columns in the same order"
+            )
+        unnamed = number_channels(len(self.channel_names))
+        if unnamed not in (self.channel_names, data.channel_names) and data.channel_names != self.channel_names:
+            raise DataError(
+                f"{data.source}: found channels {', '.join(data.channel_names)}, but the model was trained on "
+                f"{', '.join(self.channel_names)}; rename or reorder them"
             )
         if self.sample_rate and data.sample_rate and self.sample_rate != data.sample_rate:
             raise DataError(
@@ -85,26 +92,48 @@ class Model:
     origin: dict[str, Any] = field(default_factory=dict)
     """How it came about: preset, seed, options, data fingerprint, versions."""
 
-    def read(self, source: Any, *, on_bad: OnBad = "fail", **options: Any) -> Dataset:
-        """Data as this model takes it: paths are read at the model's rate, arrays are wrapped, both are checked.
+    def read(
+        self,
+        source: Any,
+        *,
+        labels: str | None = None,
+        target: str | None = None,
+        group: str | None = None,
+        pattern: str | None = None,
+        targets: bool = False,
+        on_bad: OnBad = "fail",
+    ) -> Dataset:
+        """Data as this model takes it: its own channels at its own rate, whatever else a table holds.
 
         Args:
-            source: a Dataset; a path or a list of paths; a list of (time, channels) arrays; one (time, channels) or
-                (time,) array; a (batch, time, channels) array.
-            options: labels, target, group and pattern, as crnn.read takes them.
+            source: a Dataset; a path or a list of paths; a table; a list of (time, channels) arrays; one
+                (time, channels) or (time,) array; a (batch, time, channels) array.
+            labels, target, group, pattern: as crnn.read takes them.
+            targets: True to score; for prediction they are left out, and none is missed.
         Raises:
             DataError: another kind of data, other channels, another rate.
         """
-        data = self._to_dataset(source, on_bad, options)
+        if isinstance(source, Dataset):
+            data = source
+        elif isinstance(source, (str, Path)) or _are_paths(source) or as_frame(source) is not None:
+            data = read(
+                source,
+                labels=labels,
+                target=target,
+                group=group,
+                pattern=pattern,
+                channels=self.inputs.channel_names,
+                sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" else None,
+                targets=targets,
+                on_bad=on_bad,
+            )
+        else:
+            data = self._wrap(source)
         self.inputs.check(data)
         return data
 
-    def _to_dataset(self, source: Any, on_bad: OnBad, options: dict[str, Any]) -> Dataset:
-        if isinstance(source, Dataset):
-            return source
-        if isinstance(source, (str, Path)) or _are_paths(source):
-            rate = self.inputs.sample_rate if self.inputs.kind == "audio" else None
-            return read(source, sample_rate=rate, on_bad=on_bad, **options)
+    def _wrap(self, source: Any) -> Dataset:
+        """Arrays as a data set."""
         if isinstance(source, np.ndarray) and source.ndim <= 2:
             source = [source]
         data = from_arrays(source, sample_rate=self.inputs.sample_rate)
@@ -181,7 +210,7 @@ class Model:
         inputs, task = _inputs_of(config, where), _task_of(config, where)
         if config["outputs"] != task.num_outputs:
             raise ModelError(
-                f"{where}: found outputs {config['outputs']!r}, but its task has {task.num_outputs}; the file is damaged"
+                f"{where}: found outputs {config['outputs']!r}, but its task has {task.num_outputs}; damaged"
             )
         spec = spec_from_plain(config["model"], f"{where}: model")
         network = Network(spec, features=inputs.features, outputs=task.num_outputs)
@@ -199,6 +228,10 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def _channels(names: tuple[str, ...]) -> str:
+    return f"{len(names)} channel{'s' if len(names) != 1 else ''} ({', '.join(names)})"
 
 
 def _are_paths(source: Any) -> bool:

@@ -32,6 +32,7 @@ from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
 from crnn.training.config import TrainConfig
+from crnn.training.config import make_plan as plan_training
 from crnn.training.history import History
 from crnn.training.loop import fit
 from crnn.training.progress import open_progress
@@ -95,12 +96,16 @@ def train(
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
-    folder = _make_folder(out, overwrite)
+    folder = _free_folder(out, overwrite)
     data = _read_all(data, test, options)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
     if not quiet:
         print(plan)
     if folder is not None:
+        if folder.is_dir():
+            shutil.rmtree(
+                folder
+            )  # empty, or a run that --overwrite gives up; nothing is touched before the data is good
         plan.save(folder)
     return _carry_out(plan, folder, resuming=False, quiet=quiet)
 
@@ -111,10 +116,15 @@ def resume(folder: str | Path, *, data: Dataset | None = None, quiet: bool = Tru
     Args:
         data: what the run was started on, when that was not a path.
     Raises:
-        ModelError: no run in this folder.
+        ModelError: no run in this folder, or a finished one.
         DataError: the data has changed since.
     """
     folder = Path(folder)
+    if (folder / "metrics.json").is_file():
+        raise ModelError(
+            f"{folder}: this run is finished, so there is nothing to resume; see its scores with crnn eval {folder}, "
+            "or start a longer one with --epochs and another --out"
+        )
     return _carry_out(RunPlan.load(folder, data), folder, resuming=True, quiet=quiet)
 
 
@@ -149,11 +159,14 @@ def check(
         known = any(problem.level == "error" for problem in found.problems)
         extra = () if known else (Problem(data.source, str(error)),)
         return replace(found, problems=(*extra, *found.problems))
-    batch_size = plan.config.train.batch_size_for(len(plan.parts.train))
+    count = len(plan.parts.train)
+    batch_size = plan.config.train.batch_size_for(count)
+    length = plan_training(plan.config.train, batches=-(-count // batch_size), num_train=count, num_validation=0)
     found = check_data(
         data,
         out_lengths=network.body.out_lengths,
         macs_per_frame=network.body.macs_per_frame(),
+        epochs=length.epochs,
         batch_size=batch_size,
     )
     return replace(found, summary={**found.summary, "plan": plan.describe()})
@@ -246,6 +259,10 @@ class RunPlan:
             ModelError: no run here, or it needs data to be passed. DataError: the data has changed.
         """
         plain = _read_json(folder / "run.json", "a run folder as written by crnn train")
+        lacking = {"config", "why_task", "fingerprint", "source", "task_state"} - set(plain)
+        if lacking or plain.get("format") != FORMAT:
+            found = f"found no {', '.join(sorted(lacking))}" if lacking else f"found format {plain.get('format')!r}"
+            raise ModelError(f"{folder / 'run.json'}: {found}, expected format {FORMAT}; damaged, or from another crnn")
         if data is None:
             if plain["source"] is None:
                 raise ModelError(
@@ -265,71 +282,111 @@ class RunPlan:
 
 
 class Run:
-    """A finished run: the model, how it was trained, and its scores.
+    """A trained run: the model, how it was trained, and its scores. A model folder without the rest will do to predict.
 
     Args:
         folder: what `crnn train --out` wrote.
     Raises:
-        ModelError: not a finished run.
+        ModelError: no model there, or a damaged one.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder: Path | None = Path(folder)
         self.model = Model.load(folder)
-        self.plan_facts = _read_json(self.folder / "run.json", "a run folder as written by crnn train")
-        self.splits = _read_json(self.folder / "splits.json", "the record of the split")
-        self.evaluation = Evaluation.from_dict(_read_json(self.folder / "metrics.json", "the scores of the run"))
 
     @classmethod
     def in_memory(cls, model: Model, plan: RunPlan, evaluation: Evaluation) -> Run:
         """A run that was given no folder."""
         run = cls.__new__(cls)
-        run.folder, run.model, run.evaluation = None, model, evaluation
-        run.plan_facts = {"source": plan.source, "config": to_plain(plan.config)}
-        run.splits = plan.recorded
+        run.folder, run.model = None, model
+        run.__dict__["evaluation"] = evaluation  # where cached_property looks first
+        run.__dict__["plan_facts"] = {"source": plan.source, "config": to_plain(plan.config)}
+        run.__dict__["splits"] = plan.recorded
         return run
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The scores on the run's own held-out part.
+
+        Raises:
+            ModelError: the run was not finished, or its metrics.json is missing or damaged.
+        """
+        assert self.folder is not None, "a run in memory is given its scores"
+        path = self.folder / "metrics.json"
+        plain = _read_json(path, "the scores of a finished run; score the model on labelled data: crnn eval RUN DATA")
+        try:
+            return Evaluation.from_dict(plain)
+        except DataError as error:
+            raise ModelError(f"{path}: {error}; the file is damaged") from None
+
+    @cached_property
+    def plan_facts(self) -> dict[str, Any] | None:
+        """run.json; None where only the model was copied."""
+        return self._read_if_there("run.json")
+
+    @cached_property
+    def splits(self) -> dict[str, Any] | None:
+        """splits.json, ids and content hashes of each side; None where only the model was copied."""
+        return self._read_if_there("splits.json")
+
+    def _read_if_there(self, name: str) -> dict[str, Any] | None:
+        path = None if self.folder is None else self.folder / name
+        return _read_json(path, "part of a run folder") if path is not None and path.is_file() else None
 
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
         """As Model.predict."""
         return self.model.predict(source, batch_size=batch_size)
 
-    def evaluate(self, data: Any = None, *, on_bad: OnBad = "fail", **options: Any) -> Evaluation:
+    def evaluate(
+        self,
+        data: Any = None,
+        *,
+        labels: str | None = None,
+        target: str | None = None,
+        group: str | None = None,
+        pattern: str | None = None,
+        on_bad: OnBad = "fail",
+    ) -> Evaluation:
         """Score the model on labelled data; the scores of the run's own held-out part when data is None.
 
         Examples that were in training are named in the result.
         Args:
-            options: labels, target, group, pattern, as crnn.read takes them; the run's own pattern is the default.
+            labels, target, group, pattern: as crnn.read takes them; by default as in training.
         Raises:
             DataError: other channels, a class that training never saw, a missing target: where, and which.
         """
         if data is None:
             return self.evaluation
-        given = {name: value for name, value in options.items() if value is not None}
+        asked = {"labels": labels, "target": target, "group": group, "pattern": pattern}
         if not isinstance(data, Dataset):
-            before = (self.plan_facts["source"] or {}).get("options", {})
-            for name in ("pattern", "target", "group"):  # as in training, where nothing else is said
-                if before.get(name) is not None:
-                    given.setdefault(name, before[name])
-        data = self.model.read(data, on_bad=on_bad, **given)
-        train = self._training_data()
+            asked = self._as_in_training(asked)
+        data = self.model.read(data, targets=True, on_bad=on_bad, **asked)
         return evaluate_model(
             self.model.network,
             self.model.task,
             data,
-            train=train,
+            train=self._training_data(),
             recorded=self.splits,
             temperature=self.model.temperature,
-            seed=self.plan_facts["config"]["seed"],
+            seed=self.model.origin.get("seed", 0),
             facts=RunFacts(split="given data", spec=to_yaml(self.model.network.spec)),
         )
 
+    def _as_in_training(self, asked: dict[str, str | None]) -> dict[str, str | None]:
+        """What was not said, as it was in training; a labels table names columns for its own recordings only."""
+        before = ((self.plan_facts or {}).get("source") or {}).get("options", {})
+        if before.get("labels") is not None and asked["labels"] is None:
+            return asked
+        usual = {name: before.get(name) for name in ("target", "group", "pattern")}
+        return {name: usual.get(name) if value is None else value for name, value in asked.items()}
+
     def _training_data(self) -> Dataset | None:
         """What the floors are fitted on: the training part read again; None when it is gone or has changed."""
-        if self.folder is None or self.plan_facts["source"] is None:
+        if self.folder is None or self.plan_facts is None or self.plan_facts["source"] is None:
             return None
         try:
             return RunPlan.load(self.folder, None).parts.train
-        except DataError:
+        except (DataError, SplitError, ModelError):
             return None
 
     def summary(self) -> dict[str, Any]:
@@ -364,7 +421,7 @@ def _read_all(data: Any, test: Any, options: ReadOptions) -> Dataset:
     data = whole
     Inputs.of(data).check(test)
     known = {example.id for example in data}
-    kept = [replace(e, split=None if e.split == "test" else e.split) for e in data]
+    kept = [replace(e, split="validation" if e.split == "validation" else "train") for e in data]
     added = [replace(e, split="test", id=f"test/{e.id}" if e.id in known else e.id) for e in test]
     return replace(
         whole,
@@ -381,9 +438,12 @@ def asked_options(
     """What the user asked for, unknown sections refused: {"model", "train", "split", "task", "settings"}."""
     asked = dict(config) if isinstance(config, dict) else read_yaml(config) if config is not None else {}
     where = "config" if isinstance(config, dict) or config is None else str(config)
-    for section in asked:
+    for section, values in asked.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{where}: {section}: unknown section{nearest(section, list(SECTIONS))}")
+            raise ConfigError(f"{where}: {section}: unknown section{nearest(str(section), list(SECTIONS))}")
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{where}: {section}: found {values!r}, expected a mapping of options")
+    asked = {section: values for section, values in asked.items() if values}
     for path in settings or {}:
         section = path.partition(".")[0]
         if section not in SECTIONS or "." not in path:
@@ -424,10 +484,13 @@ def make_plan(
     settings = asked.get("settings", {})
     split_options = _with_settings({"split": asked.get("split", {})}, settings)["split"]
     parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
-    name, why = (task, "as asked") if task is not None else infer_task(data.targets)
+    name, why = (task, "as asked") if task is not None else _infer_task(data)
     cls = find_task(name)
     task_options = _with_settings({"task": asked.get("task", {})}, settings)["task"]
-    fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
+    try:
+        fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
+    except DataError as error:
+        raise DataError(f"{data.source}: {error}") from None
     recipe = make_recipe(summarise(parts.train, fitted))
     if set(task_options) != set(task_options) | set(recipe.get("task", {})):  # the preset's own, where nothing is asked
         task_options = {**recipe["task"], **task_options}
@@ -440,6 +503,13 @@ def make_plan(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
     return RunPlan(config, parts, fitted, why, data.fingerprint(), source)
+
+
+def _infer_task(data: Dataset) -> tuple[str, str]:
+    try:
+        return infer_task(data.targets)
+    except DataError as error:
+        raise DataError(f"{data.source}: {error}") from None
 
 
 def _one_length(options: dict[str, Any], asked: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -522,8 +592,8 @@ def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: boo
         return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
     model.save(folder)
     evaluation = _score_own_part(model, plan, history, folder)
-    _write_json(folder / "metrics.json", evaluation.to_dict())
     evaluation.save(folder / "report.html")
+    _write_json(folder / "metrics.json", evaluation.to_dict())  # last: it marks the run as finished
     return Run(folder)
 
 
@@ -613,7 +683,8 @@ def _origin(plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def _make_folder(out: str | Path | None, overwrite: bool) -> Path | None:
+def _free_folder(out: str | Path | None, overwrite: bool) -> Path | None:
+    """The run folder to write, refused where it holds anything that may not be replaced; nothing is written yet."""
     if out is None:
         return None
     folder = Path(out)
@@ -629,8 +700,6 @@ def _make_folder(out: str | Path | None, overwrite: bool) -> Path | None:
                 f"--out {folder}: already holds {'a run' if finished else 'an interrupted run'}; "
                 f"{how}replace it with --overwrite, or name another folder"
             )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -642,6 +711,9 @@ def _read_json(path: Path, expected: str) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected {expected}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: found a {type(value).__name__}, expected {expected}")
+    return value

@@ -164,7 +164,7 @@ def test_readers_of_other_packages_come_first(tmp_path: Path, monkeypatch: pytes
         def load(self) -> Reader:
             return mine
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "crnn.readers" else [])
+    monkeypatch.setattr(registry, "plugins", lambda group: {"mine": Point().load()} if group == "readers" else {})
     registry.all_readers.cache_clear()
     try:
         (tmp_path / "d.csv").write_text("label,t0\nu,1\n")

@@ -30,9 +30,9 @@ def lines_of(facts: dict[str, Any]) -> list[str]:
     for name, value in facts.items():
         if isinstance(value, dict):
             found.append(f"{name}:")
-            found += [
-                f"  {key.replace('_', ' ')}: {_text(item)}" for key, item in value.items() if item not in ((), [])
-            ]
+            unknown = "the whole sequence" if name == "timing" else "none"
+            known = {key.replace("_", " "): item for key, item in value.items() if item not in ((), [])}
+            found += [f"  {key}: {unknown if item is None else _text(item)}" for key, item in known.items()]
         elif isinstance(value, str) and "\n" in value:
             found += [f"{name}:", *(f"  {line}" for line in value.rstrip().split("\n"))]
         else:
@@ -41,8 +41,6 @@ def lines_of(facts: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "not known in advance"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The `crnn` command: parses first, imports torch late; exit 0 good, 1 the user's mistake, 2 ours."""
+"""The `crnn` command: parses first, imports torch late; exit 0 good, 1 the user's mistake, 2 ours, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 import crnn
 from crnn.cli import check, evaluate, info, predict, train
+from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
 app = typer.Typer(
@@ -52,7 +53,9 @@ def run_app(arguments: list[str], debug: bool) -> int:
     try:
         app(arguments)
     except SystemExit as end:  # typer exits by itself; its 2 is a wrong option, which is the user's mistake: 1
-        return 1 if end.code not in (0, None) else 0
+        if end.code in (0, None, INTERRUPTED):
+            return int(end.code or 0)
+        return 1
     except CrnnError as error:
         if debug:
             traceback.print_exc()

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 Labels = Annotated[str | None, typer.Option(help="Table of labels: a column of files or ids, and the targets.")]
 Target = Annotated[str | None, typer.Option(help="Name of the target column.")]
 Group = Annotated[

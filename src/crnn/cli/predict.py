@@ -23,7 +23,7 @@ def predict(
 
     file = None if out is None else options.writable(out, "--out")
     model = runs.load(run)
-    data = model.read(files if len(files) > 1 else files[0], on_bad="skip" if skip_bad else "fail")
+    data = model.read(files, on_bad="skip" if skip_bad else "fail")
     lines = [
         json.dumps({"id": example.id, **prediction}, ensure_ascii=False) + "\n"
         for example, prediction in zip(data, model.predict(data, batch_size=batch_size), strict=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,36 +39,43 @@ def train(
     import crnn.run as runs
     from crnn.errors import ConfigError
 
-    if resume is not None:
-        if data is not None or out is not None:
-            raise ConfigError("--resume RUN continues a run with its own data and options; leave DATA and --out away")
-        run = runs.resume(resume, quiet=quiet or json_)
-    else:
-        if data is None or out is None:
-            missing = "DATA" if data is None else "--out RUN"
-            raise ConfigError(f"{missing} is missing; expected: crnn train DATA --out RUN")
-        run = runs.train(
-            data,
-            out=out,
-            task=task,
-            preset=preset,
-            labels=labels,
-            target=target,
-            group=group,
-            pattern=pattern,
-            sample_rate=sample_rate,
-            test=test,
-            seed=seed,
-            epochs=epochs,
-            config=config,
-            settings=options.settings(set_ or []),
-            overwrite=overwrite,
-            on_bad="skip" if skip_bad else "fail",
-            quiet=quiet or json_,
-        )
-    if json_:
-        import json
+    if resume is not None and (data is not None or out is not None):
+        raise ConfigError("--resume RUN continues a run with its own data and options; leave DATA and --out away")
+    if resume is None and (data is None or out is None):
+        missing = "DATA" if data is None else "--out RUN"
+        raise ConfigError(f"{missing} is missing; expected: crnn train DATA --out RUN")
+    quiet = quiet or json_
+    try:
+        if resume is not None:
+            run = runs.resume(resume, quiet=quiet)
+        else:
+            run = runs.train(
+                data,
+                out=out,
+                task=task,
+                preset=preset,
+                labels=labels,
+                target=target,
+                group=group,
+                pattern=pattern,
+                sample_rate=sample_rate,
+                test=test,
+                seed=seed,
+                epochs=epochs,
+                config=config,
+                settings=options.settings(set_ or []),
+                overwrite=overwrite,
+                on_bad="skip" if skip_bad else "fail",
+                quiet=quiet,
+            )
+    except KeyboardInterrupt as stop:
+        print(f"crnn: {_how_to_go_on(str(stop), resume or out)}", file=sys.stderr)
+        raise typer.Exit(options.INTERRUPTED) from None
+    print(json.dumps(run.summary(), indent=2) if json_ else run)
 
-        print(json.dumps(run.summary(), indent=2))
-    else:
-        print(run)
+
+def _how_to_go_on(stopped: str, folder: str | None) -> str:
+    """What to do after Ctrl-C, where training says that it stopped."""
+    saved = folder is not None and (Path(folder) / "checkpoints" / "last.safetensors").is_file()
+    how = f"continue with: crnn train --resume {folder}" if saved else "no checkpoint yet; start again with --overwrite"
+    return f"{stopped or 'stopped'}\n{how}"

@@ -43,6 +43,10 @@ ALIKE = 0.8
 """Similarity of two labels (difflib ratio) from which the rare one may be a typing error."""
 RARE = 0.05
 """It is taken for one only if it has at most this share of the examples of the other."""
+NO_TARGET = (
+    "no example has a target: good for predict, not for training; to train, give class sub-folders, a labels table, a "
+    "target column, or a pattern such as '{label}_{take}'"
+)
 MOST_LABELS = 2000
 """Above this many classes, labels are not compared with each other."""
 
@@ -242,7 +246,7 @@ def _check_targets(data: Dataset) -> Iterator[Problem]:
     targets = data.targets
     without = [example.where for example in data if example.target is None]
     if len(without) == len(data):
-        yield Problem(data.source, "no example has a target: good for predict, not for training", "warning")
+        yield Problem(data.source, NO_TARGET, "warning")
         return
     if without:
         place = f"{without[0]}{and_more(len(without))}"

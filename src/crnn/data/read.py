@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,9 @@ def read(
     id: str | None = None,
     time: str | None = None,
     lengths: Sequence[int] | NDArray[Any] | None = None,
+    channels: Sequence[str] | None = None,
     format: str | None = None,
+    targets: bool = True,
     on_bad: OnBad = "fail",
 ) -> Dataset:
     """Read sequences, their targets and groups.
@@ -60,7 +63,9 @@ def read(
         id: column of a long table that tells sequences apart; usual names are found.
         time: column of a long table that orders frames; usual names are found.
         lengths: for a padded array, the frames of each sequence.
+        channels: columns of a table that are its data, in this order, where it has all of them; others are left out.
         format: name of the reader; found from the source when None.
+        targets: False for prediction: targets are left out, and none is missed.
         on_bad: 'fail' raises one error that lists the bad places; 'skip' leaves them out and keeps them in `problems`.
     Raises:
         DataError: nothing there, no such column, bad places with on_bad='fail', or nothing left without them.
@@ -74,8 +79,8 @@ def read(
     if _is_path(source) or (isinstance(source, (list, tuple)) and source and all(_is_path(item) for item in source)):
         if lengths is not None:
             raise ConfigError("lengths: files know their lengths; expected an array as source")
-        options = _options(labels, target, group, pattern, sample_rate, id, time)
-        return settle(_read_files(source, options, format), on_bad)
+        options = _options(labels, target, group, pattern, sample_rate, id, time, channels)
+        return settle(_read_files(source, options, format), on_bad, targets=targets)
     for name, value in {"pattern": pattern, "format": format}.items():
         if value is not None:
             raise ConfigError(f"{name}: only for files; the source is {type(source).__name__}")
@@ -83,8 +88,8 @@ def read(
     if frame is not None:
         if labels is not None or lengths is not None:
             raise ConfigError("labels and lengths: not for a table; name its target column as target")
-        options = _options(None, target, group, None, sample_rate, id, time)
-        return settle(read_frame(frame, options, "table"), on_bad)
+        options = _options(None, target, group, None, sample_rate, id, time, channels)
+        return settle(read_frame(frame, options, "table"), on_bad, targets=targets)
     for name, column in {"target": target, "id": id, "time": time}.items():
         if column is not None:
             raise ConfigError(f"{name}: names a column, but the source is {type(source).__name__}; give labels=")
@@ -93,12 +98,15 @@ def read(
     return from_arrays(source, labels, lengths=lengths, groups=group, sample_rate=sample_rate, on_bad=on_bad)
 
 
-def settle(data: Dataset, on_bad: OnBad) -> Dataset:
+def settle(data: Dataset, on_bad: OnBad, *, targets: bool = True) -> Dataset:
     """The data set as it is, or one error for its bad places.
 
+    Args:
+        targets: an example without a target is a bad place where others have one; False leaves all targets out.
     Raises:
         DataError: errors with on_bad='fail', or no examples.
     """
+    data = _all_or_none_targeted(data) if targets else replace(data, examples=tuple(map(_untargeted, data)))
     errors = [problem for problem in data.problems if problem.level == "error"]
     listed = "".join(f"\n  {problem}" for problem in errors[:MAX_SHOWN])
     if len(errors) > MAX_SHOWN:
@@ -114,6 +122,21 @@ def settle(data: Dataset, on_bad: OnBad) -> Dataset:
             f"{data.source}: {len(errors)} of {total} places cannot be used (on_bad='skip' leaves them out):{listed}"
         )
     return data
+
+
+def _all_or_none_targeted(data: Dataset) -> Dataset:
+    """Without the examples that have no target where others have one; they stand in `problems`."""
+    without = [example for example in data if example.target is None]
+    if not without or len(without) == len(data):
+        return data
+    what = "no target, while other places have one; give it one, or remove it"
+    problems = [Problem(example.where, what) for example in without]
+    kept = tuple(example for example in data if example.target is not None)
+    return replace(data, examples=kept, problems=(*data.problems, *problems))
+
+
+def _untargeted(example: Example) -> Example:
+    return replace(example, target=None)
 
 
 def verify(example: Example) -> Problem | None:
@@ -249,6 +272,7 @@ def _options(
     sample_rate: float | None,
     id: str | None,
     time: str | None,
+    channels: Sequence[str] | None,
 ) -> ReadOptions:
     if labels is not None and not _is_path(labels):
         raise ConfigError(f"labels: found {type(labels).__name__}, expected the path of a table")
@@ -265,26 +289,56 @@ def _options(
         sample_rate=None if sample_rate is None else float(sample_rate),
         id=id,
         time=time,
+        channels=None if channels is None else tuple(channels),
     )
 
 
 def _read_files(source: Any, options: ReadOptions, format: str | None) -> Dataset:
     paths: Source = Path(source) if _is_path(source) else tuple(Path(item) for item in source)
     reader = find_reader(format) if format else choose_reader(paths)
-    given = {name for name, value in vars(options).items() if value is not None}
+    if isinstance(paths, tuple) and (not reader.many_files or any(path.is_dir() for path in paths)):
+        if len(paths) > 1:
+            return _read_each(paths, options, format)
+        paths = paths[0]
+    given = {name for name, value in vars(options).items() if value is not None} - {"channels"}
     for name in sorted(given - reader.options):
         raise ConfigError(
             f"{name}: not used by format {reader.name!r}, which takes {', '.join(sorted(reader.options))}"
         )
-    if isinstance(paths, tuple) and not reader.many_files:
-        if len(paths) > 1:
-            raise DataError(
-                f"{paths[0]} and {len(paths) - 1} more: a {reader.name} file is a data set; give one of them"
-            )
-        paths = paths[0]
-    elif isinstance(paths, Path) and format and not (_has_suffix(paths, reader) or reader.claims(paths)):
+    if isinstance(paths, Path) and format and not (_has_suffix(paths, reader) or reader.claims(paths)):
         raise DataError(f"{paths}: nothing there that format {format!r} reads ({', '.join(reader.suffixes)})")
     return reader.read(paths, options)
+
+
+def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None) -> Dataset:
+    """Several folders or files, each a data set of its own, as one; ids begin with the path that was given.
+
+    Raises:
+        DataError: they are of different kinds, channels or rates; says which.
+    """
+    parts = [_read_files(path, options, format) for path in paths]
+    for path, data in zip(paths, parts, strict=True):
+        for what, found, expected in (
+            ("kind of data", data.kind, parts[0].kind),
+            ("channels", len(data.channel_names), len(parts[0].channel_names)),
+            ("frames per second", data.sample_rate, parts[0].sample_rate),
+        ):
+            if found != expected:
+                raise DataError(f"{path}: {what}: found {found}, expected {expected} as in {paths[0]}; read them apart")
+    examples = [
+        replace(example, id=example.id if example.id.startswith(f"{path}") else f"{path}/{example.id}")
+        for path, data in zip(paths, parts, strict=True)
+        for example in data
+    ]
+    return make_dataset(
+        examples,
+        [problem for data in parts for problem in data.problems],
+        kind=parts[0].kind,
+        channel_names=parts[0].channel_names,
+        source=f"{paths[0]} and {len(paths) - 1} more",
+        sample_rate=parts[0].sample_rate,
+        in_memory=all(data.in_memory for data in parts),
+    )
 
 
 def choose_reader(source: Source) -> Reader:

@@ -106,9 +106,6 @@ def labelled_files(source: Source, suffixes: tuple[str, ...], options: ReadOptio
         except DataError as error:
             found.problems.append(Problem(str(path), str(error)))
     found.how = labels.how
-    if all(file.target is None for file in found.files) and not found.problems:
-        what = "no labels: found no class sub-folders; give labels= a table, or pattern= such as '{label}_{take}'"
-        found.problems.append(Problem(str(root or "files"), what, "warning"))
     return found
 
 
@@ -126,6 +123,7 @@ class Labels:
         if self.table is not None:
             self.rows, self.table_has_target = read_labels(self.table, files, options, self.pattern, problems)
         _refuse_unknown_group(options, self.pattern, self.table is not None)
+        _refuse_unknown_target(options, self.pattern, self.table is not None)
 
     @property
     def how(self) -> str:
@@ -205,6 +203,16 @@ def _refuse_unknown_group(options: ReadOptions, pattern: FilePattern | None, has
         f"group {options.group!r}: nothing names it; give a labels table with that column, "
         f"or a pattern such as '{{label}}_{{{options.group}}}_{{take}}'"
     )
+
+
+def _refuse_unknown_target(options: ReadOptions, pattern: FilePattern | None, has_table: bool) -> None:
+    if options.target is None or has_table:
+        return
+    name = options.target[0]
+    if pattern is None:
+        raise DataError(f"target {name!r}: nothing names it; give a labels table with that column, or a pattern")
+    if name not in pattern.fields:
+        raise DataError(f"target {name!r} is not a field of {pattern.text!r}{nearest(name, pattern.fields)}")
 
 
 class FilePattern:

@@ -68,13 +68,16 @@ class Roles:
 
     def __init__(self, names: Sequence[str], options: ReadOptions, source: str):
         columns = [name for name in names if name not in (ROW, FILE, SPLIT)]
+        known = [name for name in options.channels or () if name in columns]
+        given = known if len(known) == len(options.channels or ()) else []
+        columns = [name for name in columns if name not in given]
         self.targets = pick_targets(columns, options.target, source)
         self.group = pick_column(columns, options.group, (), source, "group")
         self.split = pick_column(columns, None, SPLIT_COLUMNS, source, "split")
         self.id = pick_column(columns, options.id, ID_NAMES, source, "id")
         self.time = pick_column(columns, options.time, TIME_NAMES, source, "time")
         used = {*self.targets, self.group, self.split, self.id, self.time}
-        self.data = [name for name in columns if name not in used]
+        self.data = given or [name for name in columns if name not in used]
 
 
 def _place(frame: pl.DataFrame, row: int) -> str:

@@ -38,6 +38,8 @@ class ReadOptions:
     """Column that tells one sequence from the next, in a long table."""
     time: str | None = None
     """Column that orders the frames of a sequence, in a long table."""
+    channels: tuple[str, ...] | None = None
+    """Columns that are data, in this order, in a table that has all of them."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,13 @@ def make_dataset(
     sample_rate: float | None = None,
     in_memory: bool = True,
 ) -> Dataset:
-    """A data set in which all examples have a target or none has, and so for groups; the rest stands in `problems`."""
+    """A data set in which all examples have a group or none has; the rest stands in `problems`."""
     kept, found = list(examples), list(problems)
-    for fact in ("target", "group"):
-        having = [example for example in kept if getattr(example, fact) is not None]
-        if having and len(having) < len(kept):
-            what = f"no {fact}, while other places have one; give it one, or remove it"
-            found += [Problem(example.where, what) for example in kept if getattr(example, fact) is None]
-            kept = having
+    grouped = [example for example in kept if example.group is not None]
+    if grouped and len(grouped) < len(kept):
+        what = "no group, while other places have one; give it one, or remove it"
+        found += [Problem(example.where, what) for example in kept if example.group is None]
+        kept = grouped
     twice = [name for name, count in Counter(example.id for example in kept).items() if count > 1]
     if twice:
         raise DataError(
