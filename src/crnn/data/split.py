@@ -36,7 +36,7 @@ class SplitConfig:
     """Share of what is left for training that is held out to stop on; 0 for none. Ignored where the files name it."""
     official: bool = True
     """Use the split that the files name. False draws a new one over all examples."""
-    min_validation: int = 48
+    min_validation: int = 64
     """Fewer validation examples than this would teach more than they tell, so they stay in train."""
     bins: int = 5
     """Quantile bins by which numeric targets are stratified."""
