@@ -46,6 +46,12 @@ def test_nan_is_null_in_json_and_nan_again(classes):
     assert undefined.verdict == "unknown"
 
 
+def test_floors_may_be_undefined_where_the_test_part_has_one_class(classes):
+    undefined = dataclasses.replace(classes, floors=[Floor("majority", {"accuracy": 0.5, "auroc": math.nan})])
+    plain = json.loads(json.dumps(undefined.to_dict(), allow_nan=False))
+    assert math.isnan(Evaluation.from_dict(plain).floors[0].metrics["auroc"])
+
+
 def test_a_missing_key_is_named(classes):
     plain = classes.to_dict()
     del plain["primary"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -30,7 +30,7 @@ from crnn.metrics.calibration import Bin, calibration_error
 from crnn.models.network import Network
 from crnn.report.cost import Cost, measure_cost
 from crnn.report.exactness import Exactness, measure_exactness
-from crnn.report.floor import Floor, FloorConfig, Form, form_of, measure_floors
+from crnn.report.floor import Floor, FloorConfig, Form, Number, form_of, measure_floors
 from crnn.tasks.task import Table, Task
 from crnn.training.outputs import compute_outputs
 
@@ -39,9 +39,6 @@ SLOW_RESAMPLES = 200
 
 MIN_GROUPS = 8
 """Fewer speakers or patients than this, and examples are resampled one by one."""
-
-Number = Annotated[float, pydantic.BeforeValidator(lambda v: math.nan if v is None else v)]
-"""NaN is written as null, for JSON has no NaN."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -39,6 +40,9 @@ Scores = NDArray[np.float64]
 
 Form = Literal["classes", "labels", "values"]
 """One class an example, a set of labels an example, or a number."""
+
+Number = Annotated[float, pydantic.BeforeValidator(lambda v: math.nan if v is None else v)]
+"""NaN is written as null, for JSON has no NaN."""
 
 WHAT = {"audio": "log-mel frames", "symbols": "one-hot symbols", "series": "the series"}
 """What a method of each kind of data works on."""
@@ -72,7 +76,7 @@ class Floor:
     """One trivial method on the same split."""
 
     name: str
-    metrics: dict[str, float]
+    metrics: dict[str, Number]
     note: str = ""
     """What it does, and what was cut to keep it quick."""
     source: str = ""
