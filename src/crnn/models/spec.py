@@ -66,11 +66,16 @@ def to_yaml(value: Any) -> str:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, mappings merged key by key, everything else replaced."""
+    """`over` on top of `base`, mappings merged key by key, everything else replaced.
+
+    A mapping of another `type` is replaced too: options of a concat mean nothing to a mean.
+    """
     result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merge(result[key], value) if both else value
+        before = result.get(key)
+        alike = isinstance(value, dict) and isinstance(before, dict)
+        alike = alike and value.get("type", before.get("type")) == before.get("type")
+        result[key] = merge(before, value) if alike else value
     return result
 
 
