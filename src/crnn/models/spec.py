@@ -73,9 +73,10 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         before = result.get(key)
-        alike = isinstance(value, dict) and isinstance(before, dict)
-        alike = alike and value.get("type", before.get("type")) == before.get("type")
-        result[key] = merge(before, value) if alike else value
+        if isinstance(value, dict) and isinstance(before, dict) and value.get("type") in (None, before.get("type")):
+            result[key] = merge(before, value)
+        else:
+            result[key] = value
     return result
 
 
