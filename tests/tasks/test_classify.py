@@ -7,7 +7,7 @@ from sklearn import metrics
 from torch.nn import functional as F
 
 from crnn.errors import ConfigError, DataError
-from crnn.tasks.classify import Classify, ClassifyConfig
+from crnn.tasks.classify import Classify, ClassifyConfig, one_vs_rest_auroc
 from crnn.tasks.infer import find_task
 
 
@@ -146,3 +146,24 @@ def test_predictions_name_the_classes():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises((ConfigError, ValueError), match=message):
         make(**options)
+
+
+@pytest.mark.parametrize(("examples", "classes"), [(7, 2), (40, 3), (200, 12)])
+def test_the_area_under_the_curve_is_sklearns_with_ties_and_absent_classes(examples, classes):
+    generator = torch.Generator().manual_seed(examples)
+    scores = (torch.rand(examples, classes, generator=generator) * 5).round() / 5
+    positive = F.one_hot(torch.randint(classes - 1, (examples,), generator=generator), classes)  # the last never occurs
+    columns = [i for i in range(classes) if 0 < int(positive[:, i].sum()) < examples]
+    expected = [metrics.roc_auc_score(positive[:, i], scores[:, i]) for i in columns]
+    found = one_vs_rest_auroc(scores, positive)
+    assert found == pytest.approx(sum(expected) / len(expected), nan_ok=True) if expected else math.isnan(found)
+
+
+def test_the_table_per_class_is_sklearns():
+    task = Classify.from_targets(list("aabbccd"), ClassifyConfig())
+    outputs, targets = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    found = task.scores(outputs, targets)
+    expected = metrics.precision_recall_fscore_support(targets, outputs.argmax(1), labels=range(4), zero_division=0.0)
+    for i, row in enumerate(found.tables[0].rows):
+        assert row[1:] == pytest.approx([expected[3][i], *(column[i] for column in expected[:3])])
+    assert all(isinstance(count, int) for row in found.confusion for count in row)

@@ -27,6 +27,8 @@ AHEAD = 3
 """Batches that are read before they are asked for: the memory that reading ahead may cost."""
 COPY_FROM = 1024
 """Frames from which copying a sequence as a slice beats gathering it frame by frame."""
+ONE_PASS_CACHE = 1 << 26
+"""Bytes that are worth keeping decoded for a single pass: more costs memory and saves nothing."""
 
 
 class Batches:
@@ -60,7 +62,7 @@ class Batches:
         shuffle: bool,
         seed: int,
         pool: int = 8,
-        cache_bytes: int = 1 << 30,
+        cache_bytes: int = 1 << 29,
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("pool", pool, 1), ("seed", seed, 0)):
             if value < least:

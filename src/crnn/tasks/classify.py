@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from sklearn import metrics
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -137,27 +137,25 @@ class Classify(Task):
         probabilities = outputs.softmax(1)
         confidence, predicted = probabilities.max(1)
         confusion = self._confusion(outputs, targets)
-        present = [i for i in range(len(self.labels)) if confusion[i].sum() or confusion[:, i].sum()]
+        per_class = self._per_class(confusion.double())
+        f1 = [row[-1] for i, row in enumerate(per_class.rows) if confusion[i].any() or confusion[:, i].any()]
         calibration = calibration_error(confidence, predicted == targets)
         values = {
             **self.monitor(outputs, targets),
-            "macro_f1": float(metrics.f1_score(targets, predicted, labels=present, average="macro", zero_division=0.0)),
+            "macro_f1": sum(f1) / len(f1),
             "log_loss": float(F.cross_entropy(outputs, targets)),
             "auroc": one_vs_rest_auroc(probabilities, F.one_hot(targets, len(self.labels))),
             "calibration_error": calibration.error,
         }
-        tables = [self._per_class(targets, predicted), calibration_table(calibration)]
+        tables = [per_class, calibration_table(calibration)]
         return Scores(values, tables, confusion.tolist())
 
-    def _per_class(self, targets: Tensor, predicted: Tensor) -> Table:
-        numbers = list(range(len(self.labels)))
-        precision, recall, f1, support = metrics.precision_recall_fscore_support(
-            targets, predicted, labels=numbers, zero_division=0.0
-        )
-        rows = [
-            [label, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i])]
-            for i, label in enumerate(self.labels)
-        ]
+    def _per_class(self, confusion: Tensor) -> Table:
+        """Precision, recall and F1 of each class; 0 where they are undefined."""
+        right, true, stated = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        precision, recall, f1 = right / stated.clamp(min=1), right / true.clamp(min=1), 2 * right / (true + stated)
+        columns = (self.labels, true.long().tolist(), precision.tolist(), recall.tolist(), f1.nan_to_num().tolist())
+        rows = [list(row) for row in zip(*columns, strict=True)]
         return Table("Per class", ["class", "examples", "precision", "recall", "F1"], rows)
 
     def predictions(self, outputs: Tensor) -> list[dict[str, Any]]:
@@ -225,14 +223,20 @@ def read_config(values: dict[str, Any]) -> ClassifyConfig:
 def one_vs_rest_auroc(scores: Tensor, positive: Tensor) -> float:
     """Mean area under the ROC curve over the columns that have both positives and negatives; NaN without any.
 
+    The area is the share of pairs, one positive and one negative, in which the positive has the higher score; a tie
+    counts half. It follows from the ranks of the scores, for all columns at once.
+
     Shape:
         scores, positive: (n, labels).
     """
-    columns = [i for i in range(positive.shape[1]) if 0 < int(positive[:, i].sum()) < len(positive)]
-    if not columns:
+    positives = positive.sum(0)
+    columns = (positives > 0) & (positives < len(positive))
+    if not bool(columns.any()):
         return float("nan")
-    areas = [float(metrics.roc_auc_score(positive[:, i], scores[:, i])) for i in columns]
-    return sum(areas) / len(areas)
+    ranks = rankdata(scores[:, columns].numpy(), axis=0)  # equal scores share their mean rank
+    chosen, count = positive[:, columns].numpy(), positives[columns].numpy()
+    areas = ((ranks * chosen).sum(0) - count * (count + 1) / 2) / (count * (len(chosen) - count))
+    return float(areas.mean())
 
 
 def calibration_table(calibration: Calibration) -> Table:

@@ -36,6 +36,8 @@ CHECK_EVERY = 200
 REPORT_SECONDS = 0.5
 VALIDATION_FRAMES = 100_000
 """Frames in a validation batch that is larger than a training batch: quick for short sequences, safe for long ones."""
+VALIDATION_CACHE = 1 << 28
+"""Bytes of validation data, at most, that are kept decoded; more is read again for every validation."""
 STATISTICS_VALUES = 20_000_000
 """Values of training data, at most, from which front-ends learn their statistics."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
@@ -108,7 +110,9 @@ class _Trainer:
         self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
         if self.validation is not None:
             size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
-            self.validation_batches = Batches(self.validation, size, shuffle=False, seed=config.seed)
+            self.validation_batches = Batches(
+                self.validation, size, shuffle=False, seed=config.seed, cache_bytes=VALIDATION_CACHE
+            )
             places = [example.where for example in self.validation]
             self.validation_targets = task.encode(self.validation.targets, places)
         self.plan = make_plan(
