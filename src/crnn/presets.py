@@ -80,8 +80,8 @@ def _series_front(data: DataSummary) -> list[dict[str, Any]]:
     if data.kind == "symbols":
         return [{"type": "embedding", "vocab_size": data.vocabulary_size, "channels": 32}]
     norm, slope = {"type": "channel_norm"}, {"type": "difference", "keep": False}
-    gaps = [{"type": "missing", "mask": True}] if data.has_missing else []
-    fill = [{"type": "missing", "mask": False}] if data.has_missing else []
+    fill = [{"type": "missing", "mask": False}]  # always: new data may have gaps where training had none
+    gaps = [{"type": "missing", "mask": True}] if data.has_missing else fill
     squashed = [{"type": "compress"}] if data.varied_scale else []
     branches = [[*squashed, norm, *gaps], [*squashed, norm, *fill, slope, norm]]
     if data.varied_scale:
@@ -217,7 +217,7 @@ def _front(data: DataSummary, *, normalise: bool) -> list[dict[str, Any]]:
         return [{"type": "embedding", "vocab_size": data.vocabulary_size, "channels": 32}]
     if data.kind == "audio":
         return [_log_mel(data), {"type": "channel_norm"}]
-    gaps = [{"type": "missing", "mask": True}] if data.has_missing else []
+    gaps = [{"type": "missing", "mask": data.has_missing}]  # always: new data may have gaps where training had none
     return [{"type": "channel_norm"}, *gaps] if normalise else gaps
 
 
