@@ -157,7 +157,7 @@ def check(
     except (DataError, SplitError) as error:
         found = check_data(data)
         known = any(problem.level == "error" for problem in found.problems)
-        extra = () if known else (Problem(data.source, str(error)),)
+        extra = () if known else (Problem(data.source, str(error).removeprefix(f"{data.source}: ")),)
         return replace(found, problems=(*extra, *found.problems))
     count = len(plan.parts.train)
     batch_size = plan.config.train.batch_size_for(count)
