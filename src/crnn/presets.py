@@ -60,7 +60,7 @@ def _default_series(data: DataSummary) -> Recipe:
     layers += [_residual(96, (5, 3)), _residual(96, (5, 3))]
     recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 64, "bidirectional": True}]
     train: dict[str, Any] = {
-        "steps": 1200,
+        "steps": max(1200, 6 * data.num_examples // 16),
         "batch_size": 16,
         "learning_rate": 2e-3,
         "weight_decay": 0.01,
@@ -68,6 +68,8 @@ def _default_series(data: DataSummary) -> Recipe:
         "ema_decay": 0.99,
         "keep": "last",
     }
+    if data.kind == "series" and data.min_length == data.max_length > 128:  # finely sampled shapes of one duration:
+        train["augment"] = {"time_warp": 0.2}  # the speed inside of them may vary
     return {
         "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
         "train": train,
