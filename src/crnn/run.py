@@ -398,7 +398,8 @@ class Run:
         }
 
     def __str__(self) -> str:
-        lines = [str(self.evaluation)]
+        warnings = [f"warning  {text}" for level, text in self.evaluation.warnings() if level == "bad"]
+        lines = [str(self.evaluation), *warnings]
         if self.folder is not None:
             lines += [
                 f"report   {self.folder / 'report.html'}",

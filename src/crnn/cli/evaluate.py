@@ -30,7 +30,10 @@ def evaluate(
     result = trained.evaluate(
         data, labels=labels, target=target, group=group, pattern=pattern, on_bad="skip" if skip_bad else "fail"
     )
-    print(jsonlib.dumps(result.to_dict(), indent=2) if json_ else result)
+    if json_:
+        print(jsonlib.dumps(result.to_dict(), indent=2))
+    else:
+        print("\n".join([str(result), *(f"warning  {text}" for level, text in result.warnings() if level == "bad")]))
     if report:
         result.save(report)
         if not json_:
