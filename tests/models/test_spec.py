@@ -1,16 +1,57 @@
-"""Options on top of options."""
+"""Specs as Python, YAML and networks."""
 
-from crnn.models.spec import merge
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from crnn.config import to_plain
+from crnn.errors import ConfigError
+from crnn.models.spec import merge, set_path, spec_from_plain, to_yaml
+from crnn.presets import PRESETS, DataSummary
+
+SUMMARY = DataSummary("series", 3, None, 100, 300, 300, 100, 500, "classify", 4, has_missing=True, varied_scale=True)
 
 
-def test_mappings_are_merged_and_lists_replaced():
-    base = {"head": {"dropout": 0.3, "hidden": [8]}, "layers": [{"type": "conv"}]}
-    over = {"head": {"dropout": 0.0}, "layers": [{"type": "norm"}]}
-    assert merge(base, over) == {"head": {"dropout": 0.0, "hidden": [8]}, "layers": [{"type": "norm"}]}
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_spec_survives_yaml(name: str) -> None:
+    spec = spec_from_plain(PRESETS[name](SUMMARY)["model"])
+    assert to_plain(spec_from_plain(yaml.safe_load(to_yaml(spec)))) == to_plain(spec)
 
 
-def test_a_mapping_of_another_type_takes_the_place_of_the_old_one():
-    base = {"summary": {"type": "concat", "summaries": [{"type": "mean"}]}}
-    assert merge(base, {"summary": {"type": "last"}}) == {"summary": {"type": "last"}}
-    assert merge(base, {"summary": {"type": "concat"}}) == base
-    assert merge(base, {"summary": {"summaries": []}}) == {"summary": {"type": "concat", "summaries": []}}
+CONV = {"type": "conv", "channels": 8}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"layers": [], "summary": {"type": "mean"}, "haed": {}}, "model.haed: unknown option; did you mean 'head'?"),
+        ({"layers": [{**CONV, "kernel": 3}], "summary": {"type": "mean"}}, "did you mean 'kernel_size'?"),
+        ({"layers": [{"type": "convv"}], "summary": {"type": "mean"}}, "unknown layer 'convv'; did you mean 'conv'?"),
+        (
+            {"layers": [{"type": "residual", "layers": [{**CONV, "chanels": 3}]}], "summary": {"type": "mean"}},
+            r"layers\[0\].residual.layers\[0\].chanels: unknown option; did you mean 'channels'?",
+        ),
+        ({"layers": [CONV], "summary": {"type": "meen"}}, "unknown summary 'meen'; did you mean 'mean'?"),
+        (
+            {"layers": [CONV], "summary": {"type": "concat", "summaries": [{"type": "meen"}]}},
+            "unknown summary 'meen'; did you mean 'mean'?",
+        ),
+        ({"layers": [CONV], "summary": {"type": "mean"}, "head": {"dropot": 0.1}}, "did you mean 'dropout'?"),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest_at_every_depth(model: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        spec_from_plain(model)
+
+
+def test_settings_reach_into_lists() -> None:
+    values = {"model": {"layers": [{"type": "conv", "channels": 8}]}}
+    set_path(values, "model.layers.0.channels", 16)
+    assert values == {"model": {"layers": [{"type": "conv", "channels": 16}]}}
+    with pytest.raises(ConfigError, match="expected a position from 0 to 0, found '3'"):
+        set_path(values, "model.layers.3.channels", 16)
+
+
+def test_merge_keeps_what_is_not_named() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}}) == {"a": {"b": 9, "c": 2}, "d": 3}

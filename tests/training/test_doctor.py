@@ -121,3 +121,12 @@ def test_exploding_gradients_are_found():
     doctor.check_gradients(1e4, 0.7, 0.7, "epoch 4", 0.1)  # large, but the loss is well
     with pytest.raises(TrainingError, match=r"epoch 5: gradients exploded: their norm is 1e\+04 where 2 was usual"):
         doctor.check_gradients(1e4, 70.0, 0.7, "epoch 5", 0.1)
+
+
+def test_a_run_resumed_at_the_end_of_an_epoch_is_not_blamed_for_gradients_that_were_not_seen():
+    network = nn.Linear(2, 1)
+    doctor = Doctor(network)
+    doctor.check_reached()
+    doctor.note_gradients()
+    with pytest.raises(TrainingError, match="no gradient ever reaches 2 parameters"):
+        doctor.check_reached()

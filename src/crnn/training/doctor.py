@@ -32,6 +32,7 @@ class Doctor:
         self.network = network
         self._tensors = [p.detach() for p in network.parameters()] + list(network.buffers())
         self._start = [tensor.clone() for tensor in self._tensors]
+        self._noted = False
         self._unreached = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._dead: set[str] = set()
         self._norms: list[float] = []
@@ -44,12 +45,16 @@ class Doctor:
 
     def note_gradients(self) -> None:
         """Cross off the parameters that have a gradient; call between backward and the update."""
+        self._noted = True
         if self._unreached:
             self._unreached = {name: p for name, p in self._unreached.items() if p.grad is None}
 
     def check_reached(self) -> None:
-        """Raises TrainingError for parameters that no gradient has reached so far."""
-        if self._unreached:
+        """Raises TrainingError for parameters that no gradient has reached so far.
+
+        Says nothing before an update was seen: a run may be resumed between an epoch's last update and its end.
+        """
+        if self._noted and self._unreached:
             names = list(self._unreached)
             raise TrainingError(
                 f"no gradient ever reaches {len(names)} parameters ({list_names(names)}): the loss does not depend on "
