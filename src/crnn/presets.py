@@ -66,13 +66,12 @@ def _default_series(data: DataSummary) -> Recipe:
         "weight_decay": 0.01,
         "warmup": 0.2,
         "ema_decay": 0.99,
-        "keep": "last",
     }
     if data.kind == "series" and data.min_length == data.max_length > 128:  # finely sampled shapes of one duration:
         train["augment"] = {"time_warp": 0.2}  # the speed inside of them may vary
     return {
-        "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
-        "train": train,
+        "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
+        "train": {**train, **_stopping(data)},
         "task": _smoothing(data),
     }
 
@@ -121,14 +120,23 @@ def _default_audio(data: DataSummary) -> Recipe:
         "warmup": 0.2,
         "max_grad_norm": 2.0,
         "ema_decay": 0.99,
-        "keep": "last",
         "augment": {"mixup": 1.0, "stretch": 0.1, **({"window": 0.6} if frames > 125 else {})},
     }
     return {
-        "model": {"layers": layers, "summary": _both(recurrence), "head": {"dropout": 0.3}},
-        "train": train,
+        "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
+        "train": {**train, **_stopping(data)},
         "task": _smoothing(data),
     }
+
+
+def _head(data: DataSummary) -> dict[str, Any]:
+    """A regression starts from the mean of its targets, and has to earn every step away from it."""
+    return {"dropout": 0.5, "zero_start": True} if data.task == "regress" else {"dropout": 0.3}
+
+
+def _stopping(data: DataSummary) -> dict[str, Any]:
+    """A classifier of fixed length keeps its last averaged weights; a regression those that were best on validation."""
+    return {"keep": "best", "learning_rate": 1e-3} if data.task == "regress" else {"keep": "last"}
 
 
 def _smoothing(data: DataSummary) -> dict[str, Any]:

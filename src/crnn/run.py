@@ -39,6 +39,9 @@ from crnn.training.progress import open_progress
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""
+SPLIT_OF_TASK: dict[str, dict[str, Any]] = {"regress": {"validation": 0.25, "min_validation": 8}}
+"""Where a task needs another split than the default: how long a regression can be trained before it follows the noise
+depends on how much noise there is, so even a small set keeps a part to stop on."""
 LOOK = 1000
 """Training examples, evenly spaced, whose values are looked at for the preset when the data is not in memory."""
 
@@ -483,10 +486,11 @@ def make_plan(
     """
     make_recipe = find_preset(preset)
     settings = asked.get("settings", {})
-    split_options = _with_settings({"split": asked.get("split", {})}, settings)["split"]
-    parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
     name, why = (task, "as asked") if task is not None else _infer_task(data)
     cls = find_task(name)
+    split_options = {**SPLIT_OF_TASK.get(name, {}), **asked.get("split", {})}
+    split_options = _with_settings({"split": split_options}, settings)["split"]
+    parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
     task_options = _with_settings({"task": asked.get("task", {})}, settings)["task"]
     try:
         fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))

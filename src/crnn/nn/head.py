@@ -16,6 +16,8 @@ class HeadConfig:
     """Before every linear layer, while training."""
     hidden: tuple[int, ...] = ()
     """Sizes of the hidden layers; none when empty."""
+    zero_start: bool = False
+    """Start with outputs of zero for every input: in a regression, the mean of the training targets."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -40,6 +42,9 @@ class Head(nn.Module):
             in_features = size
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(in_features, outputs)
+        if config.zero_start:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.hidden:
