@@ -30,7 +30,7 @@ QUICK = {"preset": "seed", "steps": 15, "validation": 0.0, "learning_rate": 0.02
 """A small network for data of ten rows and two columns, as scikit-learn's checks bring; the defaults train longer."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # as wide as `fitted`: other threads give other last bits
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -338,9 +338,23 @@ def test_what_is_wrong_with_a_prediction(fitted):
     with pytest.raises(DataError, match=r"X sequence 1: found 1 frames, expected at least 2 \(1 of 2 sequences"):
         fitted.predict([sequences[0], sequences[1][:1]])
     gap = sequences[0].copy()
-    gap[2] = np.nan
-    with pytest.raises(DataError, match=r"X sequence 1: no finite prediction \(1 of 2 sequences\)"):
+    gap[2] = np.nan  # a value that the front-end handles, though training had none
+    assert np.isfinite(fitted.predict_proba([sequences[0], gap])).all()
+    gap[2] = np.inf
+    with pytest.raises(DataError, match=r"X sequence 1: found infinity, expected numbers, or NaN where one is missing"):
         fitted.predict([sequences[0], gap])
+
+
+def test_a_network_without_missing_refuses_gaps_that_training_did_not_have(fitted):
+    sequences, labels = ragged()
+    config = {"model": {"layers": [{"type": "recurrent", "hidden_size": 4}], "summary": {"type": "last"}}}
+    plain = clone(fitted).set_params(config=config).fit(sequences, labels)
+    gap = sequences[0].copy()
+    gap[2] = np.nan
+    with pytest.raises(
+        DataError, match=r"X sequence 1: no finite prediction \(1 of 2 sequences\).*put a missing layer"
+    ):
+        plain.predict([sequences[0], gap])
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "sklearn.md").read_text(encoding="utf-8")

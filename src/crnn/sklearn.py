@@ -308,7 +308,7 @@ class SequenceEstimator(BaseEstimator):
         if bad:
             raise DataError(
                 f"{data[bad[0]].where}: no finite prediction ({len(bad)} of {len(data)} sequences); it may hold NaN, "
-                "of which there was none in training: fill it, or train with missing values too"
+                "which this network does not handle: put a missing layer in front, or fill it"
             )
         return outputs / self.model_.temperature
 
