@@ -252,7 +252,7 @@ def test_targets_that_are_missing_or_not_numbers():
     ]
     assert found(make(targets=[None] * 12), "warning") == [
         "table.csv: no example has a target: good for predict, not for training; to train, give class sub-folders, a "
-            "labels table, a target column, or a pattern such as '{label}_{take}'"
+        "labels table, a target column, or a pattern such as '{label}_{take}'"
     ]
     assert found(make(targets=[1.0] * 5 + [float("nan")] * 2 + [2.0] * 5), "error") == [
         "row 5 and 1 more: target nan is not a finite number; correct it or leave the example out"

@@ -279,7 +279,7 @@ def test_for_prediction_targets_are_left_out_and_none_is_missed(tmp_path: Path) 
     write(tmp_path / "a.wav")
     write(tmp_path / "low" / "b.wav")
     assert [e.target for e in read(tmp_path, targets=False)] == [None, None]
-    with pytest.raises(DataError, match="a.wav: no target, while other places have one"):
+    with pytest.raises(DataError, match=r"a\.wav: no target, while other places have one"):
         read(tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_a_target_that_nothing_names_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "low" / "b_1.wav")
     with pytest.raises(DataError, match="target 'word': nothing names it; give a labels table with that column"):
         read(tmp_path, target="word")
-    with pytest.raises(DataError, match="target 'wird' is not a field of '{word}_{take}'; did you mean 'word'"):
+    with pytest.raises(DataError, match=r"target 'wird' is not a field of '\{word\}_\{take\}'; did you mean 'word'"):
         read(tmp_path, target="wird", pattern="{word}_{take}")
 
 
