@@ -19,7 +19,7 @@ from torch import Tensor
 
 import crnn
 from crnn.config import to_plain
-from crnn.data.batch import ONE_PASS_CACHE, Batches
+from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
 from crnn.data.dataset import Dataset, Kind
 from crnn.data.read import OnBad, as_frame, from_arrays, read
 from crnn.data.readers.reader import number_channels
@@ -141,7 +141,14 @@ class Model:
 
     def outputs(self, source: Any, *, batch_size: int = 64) -> Tensor:
         """(n, outputs) as the network gives them, logits divided by the temperature; the order of `source`."""
-        batches = Batches(self.read(source), batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE)
+        batches = Batches(
+            self.read(source),
+            batch_size,
+            shuffle=False,
+            seed=0,
+            cache_bytes=ONE_PASS_CACHE,
+            max_values=ONE_PASS_VALUES,
+        )
         return compute_outputs(self.network, batches) / self.temperature
 
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ COPY_FROM = 1024
 """Frames from which copying a sequence as a slice beats gathering it frame by frame."""
 ONE_PASS_CACHE = 1 << 26
 """Bytes that are worth keeping decoded for a single pass: more costs memory and saves nothing."""
+ONE_PASS_VALUES = 1 << 22
+"""Values in a padded batch of a pass that only computes outputs: larger batches cost memory and save no time."""
 
 
 class Batches:
@@ -48,8 +50,9 @@ class Batches:
         batch_size: sequences a batch, at most; one more where a batch of a single sequence would be left otherwise.
         pool: batches whose examples are sorted by length together; 1 does not sort by length when shuffled.
         cache_bytes: decoded data up to this size is kept in memory; larger data is loaded again every epoch.
+        max_values: not shuffled only: numbers in a padded batch, at most; fewer sequences then, but always one.
     Raises:
-        ConfigError: batch_size or pool below 1, a negative seed.
+        ConfigError: batch_size, pool or max_values below 1, a negative seed, max_values with shuffle.
         DataError: no examples; here or in `epoch`, an example that cannot be read, or has other frames or channels
             than announced.
     """
@@ -63,10 +66,14 @@ class Batches:
         seed: int,
         pool: int = 8,
         cache_bytes: int = 1 << 29,
+        max_values: int | None = None,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("pool", pool, 1), ("seed", seed, 0)):
-            if value < least:
+        least_values = (("batch_size", batch_size, 1), ("pool", pool, 1), ("seed", seed, 0), ("max_values", max_values, 1))
+        for name, value, least in least_values:
+            if value is not None and value < least:
                 raise ConfigError(f"{name}={value}; expected at least {least}")
+        if shuffle and max_values is not None:
+            raise ConfigError(f"max_values={max_values} needs shuffle=False; when shuffled, lower batch_size")
         if len(data) == 0:
             raise DataError(f"{data.source}: found no examples, expected at least one to make batches of")
         self.data = data
@@ -74,7 +81,11 @@ class Batches:
         self.seed = seed
         self.pool = pool
         self.lengths = torch.from_numpy(data.lengths)
-        self.sizes = _even_sizes(len(data), batch_size)
+        if max_values is None:
+            self.sizes = _even_sizes(len(data), batch_size)
+        else:
+            frames = max_values // max(1, len(data.channel_names))
+            self.sizes = _bounded_sizes(sorted(data.lengths.tolist()), batch_size, frames)
         self.in_memory = data.num_bytes <= cache_bytes
         self._fill: Callable[[Tensor], Sequences] = _memory(data, self.lengths) if self.in_memory else self._read
 
@@ -167,6 +178,18 @@ def _even_sizes(count: int, batch_size: int) -> list[int]:
         number -= 1  # 5 in batches of 2: 3 + 2 rather than 2 + 2 + 1
     size, larger = divmod(count, number)
     return [size + 1] * larger + [size] * (number - larger)
+
+
+def _bounded_sizes(lengths: list[int], batch_size: int, max_frames: int) -> list[int]:
+    """Sizes of batches of at most `max_frames` frames, padding included; the lengths rise."""
+    sizes: list[int] = []
+    size = 0
+    for length in lengths:
+        if size and (size == batch_size or (size + 1) * length > max_frames):
+            sizes.append(size)
+            size = 0
+        size += 1
+    return [*sizes, size]
 
 
 def _zeros(data: Dataset, *shape: int) -> Tensor:

@@ -144,6 +144,7 @@ def _size(count: float) -> str:
 def _duration(seconds: float) -> str:
     for unit, size in (("seconds", 60), ("minutes", 60), ("hours", 24)):
         if seconds < 2 * size:
-            return f"{math.ceil(seconds)} {unit}"
+            count = math.ceil(seconds)
+            return f"{count} {unit if count != 1 else unit[:-1]}"
         seconds /= size
     return f"{math.ceil(seconds)} days"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from crnn.data.batch import ONE_PASS_VALUES
 from crnn.data.dataset import Dataset
 from crnn.models.network import Network
 from crnn.report.exactness import collate, device_of
@@ -42,11 +43,13 @@ def measure_cost(
     """Count and time the model on examples about the median length.
 
     Args:
+        batch_size: of the second timing, at most; fewer where the recordings are long.
         seconds: of CPU time to spend on each of the two timings, about.
     """
     lengths = data.lengths
     median = int(np.median(lengths))
-    near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, len(data))]
+    fits = max(1, ONE_PASS_VALUES // (median * max(1, len(data.channel_names))))
+    near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, fits)]
     batch = collate(data, near.tolist()).to(device_of(network))
     one = Sequences(batch.data[:1, : int(batch.lengths[0])], batch.lengths[:1])
     frames = 1000

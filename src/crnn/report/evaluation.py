@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from crnn.data.batch import ONE_PASS_CACHE, Batches
+from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
 from crnn.data.dataset import Dataset
 from crnn.data.split import Splits, find_seen, record
 from crnn.errors import DataError
@@ -350,7 +350,11 @@ def evaluate(
     facts = facts or RunFacts()
     targets = task.encode(data.targets, [example.where for example in data])
     form = form_of(targets)
-    raw = compute_outputs(network, Batches(data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE))
+    batches = Batches(
+        data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES
+    )
+    raw = compute_outputs(network, batches)
+    del batches  # and with it what it kept decoded
     outputs = raw / temperature if temperature is not None and form != "values" else raw
     scores = task.scores(outputs, targets)
     predictions = task.predictions(outputs)

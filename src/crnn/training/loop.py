@@ -27,6 +27,7 @@ from crnn.training.config import TrainConfig, make_plan
 from crnn.training.device import open_device
 from crnn.training.doctor import Doctor
 from crnn.training.history import EpochRecord, History
+from crnn.training.memory import release_memory
 from crnn.training.optim import Average, Schedule, build_optimizer, shorten
 from crnn.training.outputs import compute_outputs
 from crnn.training.progress import Report, Update
@@ -36,10 +37,14 @@ CHECK_EVERY = 200
 REPORT_SECONDS = 0.5
 VALIDATION_FRAMES = 100_000
 """Frames in a validation batch that is larger than a training batch: quick for short sequences, safe for long ones."""
+TRAINING_CACHE = 1 << 28
+"""Bytes of training data from files, at most, that are kept decoded; more is read again in every epoch."""
 VALIDATION_CACHE = 1 << 28
 """Bytes of validation data, at most, that are kept decoded; more is read again for every validation."""
 STATISTICS_VALUES = 20_000_000
 """Values of training data, at most, from which front-ends learn their statistics."""
+RELEASE_EVERY = 1 << 25
+"""Values of training data between two releases of freed memory: a dozen batches of long recordings."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
 """Options that may differ when a run is resumed."""
 
@@ -85,7 +90,10 @@ def fit(
         with _interrupts(trainer):
             trainer.run()
         trainer.hand_over()
-    return trainer.history
+    history = trainer.history
+    del trainer  # and with it the batches that were kept decoded
+    release_memory()
+    return history
 
 
 class _Trainer:
@@ -106,7 +114,8 @@ class _Trainer:
         self.device, self.autocast = open_device(config.precision)
         network.to(self.device)
         batch_size = config.batch_size_for(len(train))
-        self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed)
+        kept = {} if train.in_memory else {"cache_bytes": TRAINING_CACHE}
+        self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed, **kept)
         self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
         if self.validation is not None:
             size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
@@ -131,6 +140,7 @@ class _Trainer:
         self.best_score = (-math.inf, -math.inf)
         self.epoch = self.batch = 0
         self.frames = 0  # of this epoch so far, padding included
+        self.unreleased = 0  # values of training data since freed memory was given back
         self.losses: list[float] = []  # of this epoch's batches; the newest are still tensors in `unread_losses`
         self.unread_losses: list[Tensor] = []
         self.norms: list[float] = []
@@ -201,6 +211,14 @@ class _Trainer:
                 self._update_weights()
                 if self.interrupted:
                     return
+            self._release(x)
+
+    def _release(self, x: Sequences) -> None:
+        """Count a batch that is done; now and then give freed memory back."""
+        self.unreleased += x.data.numel()
+        if self.unreleased > RELEASE_EVERY:
+            self.unreleased = 0
+            release_memory()
 
     def _augmented(self, x: Sequences, targets: Tensor) -> tuple[Sequences, Tensor]:
         x = self.augment(x, self.generator)
