@@ -105,6 +105,20 @@ def test_the_remainder_is_spread(count, batch_size, sizes):
     assert len(batches) == len(sizes)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "batch_size", "max_values", "sizes"),
+    [
+        ([4] * 10, 5, 40, [5, 5]),  # 5 * 4 frames * 2 channels: fits
+        ([4] * 10, 5, 39, [3, 2, 3, 2]),  # does not: halves
+        ([1] * 4 + [50], 5, 30, [1, 1, 1, 1, 1]),  # one that is too long alone
+        ([1, 1, 1, 1, 2, 2, 2, 2], 4, 8, [4, 2, 2]),  # only where it is needed
+    ],
+)
+def test_large_batches_are_divided(lengths, batch_size, max_values, sizes):
+    batches = Batches(make(lengths), batch_size, shuffle=False, seed=0, max_values=max_values)
+    assert [len(i) for _, i in batches.epoch(0)] == sizes
+
+
 def test_pools_waste_little_on_padding():
     lengths = [int(n) for n in np.random.default_rng(0).lognormal(4, 0.7, 2000)]
     data = make(lengths, 1)
@@ -194,7 +208,13 @@ def test_only_a_few_batches_are_read_ahead_and_stopping_ends_the_threads():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"batch_size": 0}, "batch_size=0"), ({"pool": 0}, "pool=0"), ({"seed": -1}, "seed=-1; expected at least 0")],
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"pool": 0}, "pool=0"),
+        ({"seed": -1}, "seed=-1; expected at least 0"),
+        ({"shuffle": False, "max_values": 0}, "max_values=0; expected at least 1"),
+        ({"max_values": 9}, "max_values=9 needs shuffle=False"),
+    ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

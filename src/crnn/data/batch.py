@@ -68,9 +68,14 @@ class Batches:
         cache_bytes: int = 1 << 29,
         max_values: int | None = None,
     ) -> None:
-        least_values = (("batch_size", batch_size, 1), ("pool", pool, 1), ("seed", seed, 0), ("max_values", max_values, 1))
-        for name, value, least in least_values:
-            if value is not None and value < least:
+        most = 1 if max_values is None else max_values
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("pool", pool, 1),
+            ("seed", seed, 0),
+            ("max_values", most, 1),
+        ):
+            if value < least:
                 raise ConfigError(f"{name}={value}; expected at least {least}")
         if shuffle and max_values is not None:
             raise ConfigError(f"max_values={max_values} needs shuffle=False; when shuffled, lower batch_size")
@@ -81,11 +86,10 @@ class Batches:
         self.seed = seed
         self.pool = pool
         self.lengths = torch.from_numpy(data.lengths)
-        if max_values is None:
-            self.sizes = _even_sizes(len(data), batch_size)
-        else:
+        self.sizes = _even_sizes(len(data), batch_size)
+        if max_values is not None:
             frames = max_values // max(1, len(data.channel_names))
-            self.sizes = _bounded_sizes(sorted(data.lengths.tolist()), batch_size, frames)
+            self.sizes = _bounded_sizes(self.sizes, sorted(data.lengths.tolist()), frames)
         self.in_memory = data.num_bytes <= cache_bytes
         self._fill: Callable[[Tensor], Sequences] = _memory(data, self.lengths) if self.in_memory else self._read
 
@@ -176,20 +180,24 @@ def _even_sizes(count: int, batch_size: int) -> list[int]:
     number = -(-count // batch_size)
     if number > 1 and count // number == 1 and batch_size > 1:
         number -= 1  # 5 in batches of 2: 3 + 2 rather than 2 + 2 + 1
+    return _parts(count, number)
+
+
+def _bounded_sizes(sizes: list[int], lengths: list[int], max_frames: int) -> list[int]:
+    """The same sizes, where batches of more than `max_frames` frames, padding included, are divided; lengths rise."""
+    bounded: list[int] = []
+    end = 0
+    for size in sizes:
+        end += size
+        fits = max(1, max_frames // lengths[end - 1])  # by the longest of the batch
+        bounded += [size] if size <= fits else _parts(size, -(-size // fits))
+    return bounded
+
+
+def _parts(count: int, number: int) -> list[int]:
+    """`number` sizes, equal up to one, the larger first."""
     size, larger = divmod(count, number)
     return [size + 1] * larger + [size] * (number - larger)
-
-
-def _bounded_sizes(lengths: list[int], batch_size: int, max_frames: int) -> list[int]:
-    """Sizes of batches of at most `max_frames` frames, padding included; the lengths rise."""
-    sizes: list[int] = []
-    size = 0
-    for length in lengths:
-        if size and (size == batch_size or (size + 1) * length > max_frames):
-            sizes.append(size)
-            size = 0
-        size += 1
-    return [*sizes, size]
 
 
 def _zeros(data: Dataset, *shape: int) -> Tensor:

@@ -350,9 +350,7 @@ def evaluate(
     facts = facts or RunFacts()
     targets = task.encode(data.targets, [example.where for example in data])
     form = form_of(targets)
-    batches = Batches(
-        data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES
-    )
+    batches = Batches(data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES)
     raw = compute_outputs(network, batches)
     del batches  # and with it what it kept decoded
     outputs = raw / temperature if temperature is not None and form != "values" else raw
