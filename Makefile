@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE  # threads that spin while they wait slow each other down on a busy machine
 
 .PHONY: demo test test-all install lint format bench clean
 

@@ -113,7 +113,7 @@ def test_long_recordings_are_scored_within_the_promise():
 
 def test_memory_is_given_back_while_training_on_long_recordings_only(alive, monkeypatch):
     released = []
-    monkeypatch.setattr(loop, "release_memory", lambda: released.append(1))
+    monkeypatch.setattr(loop, "release_memory", lambda above=0: released.append(above))
     train = lazy(alive, 40)
     task = Classify.from_targets(train.targets, ClassifyConfig())
     fit(Net(), task, train, None, TrainConfig(epochs=1, batch_size=BATCH))

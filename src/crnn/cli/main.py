@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -43,6 +44,9 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; prints one message, no traceback, for the user's mistakes (all of it with --debug)."""
+    # Before torch is loaded: threads that wait by spinning make small networks many times slower wherever another
+    # program wants a core too, or a container has fewer cores than it shows.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     sys.exit(run_app([a for a in arguments if a != "--debug"], debug))

@@ -32,6 +32,7 @@ from crnn.report.cost import Cost, measure_cost
 from crnn.report.exactness import Exactness, measure_exactness
 from crnn.report.floor import Floor, FloorConfig, Form, Number, form_of, measure_floors
 from crnn.tasks.task import Table, Task
+from crnn.training.memory import RELEASE_ABOVE, release_memory
 from crnn.training.outputs import compute_outputs
 
 SLOW_RESAMPLES = 200
@@ -353,6 +354,7 @@ def evaluate(
     batches = Batches(data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES)
     raw = compute_outputs(network, batches)
     del batches  # and with it what it kept decoded
+    release_memory(RELEASE_ABOVE)
     outputs = raw / temperature if temperature is not None and form != "values" else raw
     scores = task.scores(outputs, targets)
     predictions = task.predictions(outputs)

@@ -27,7 +27,7 @@ from crnn.training.config import TrainConfig, make_plan
 from crnn.training.device import open_device
 from crnn.training.doctor import Doctor
 from crnn.training.history import EpochRecord, History
-from crnn.training.memory import release_memory
+from crnn.training.memory import RELEASE_ABOVE, release_memory
 from crnn.training.optim import Average, Schedule, build_optimizer, shorten
 from crnn.training.outputs import compute_outputs
 from crnn.training.progress import Report, Update
@@ -43,8 +43,8 @@ VALIDATION_CACHE = 1 << 28
 """Bytes of validation data, at most, that are kept decoded; more is read again for every validation."""
 STATISTICS_VALUES = 20_000_000
 """Values of training data, at most, from which front-ends learn their statistics."""
-RELEASE_EVERY = 1 << 25
-"""Values of training data between two releases of freed memory: a dozen batches of long recordings."""
+RELEASE_EVERY = 1 << 22
+"""Values of training data between two releases of freed memory: a few batches of long recordings."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
 """Options that may differ when a run is resumed."""
 
@@ -218,7 +218,7 @@ class _Trainer:
         self.unreleased += x.data.numel()
         if self.unreleased > RELEASE_EVERY:
             self.unreleased = 0
-            release_memory()
+            release_memory(RELEASE_ABOVE)
 
     def _augmented(self, x: Sequences, targets: Tensor) -> tuple[Sequences, Tensor]:
         x = self.augment(x, self.generator)
