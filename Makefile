@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export OMP_WAIT_POLICY ?= PASSIVE  # threads that spin while they wait slow each other down on a busy machine
+# threads that spin while they wait slow each other down on a busy machine
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-all install lint format bench clean
 
