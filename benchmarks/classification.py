@@ -145,10 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         run_set(GENERATED, Path(), seeds or (0,), options, {"train": {"epochs": 2}})
         return
+    tasks = choose(options.sets)
     root = find_data()
     if root is None:
         raise SystemExit(f"skipped: {MISSING}")
-    for task in choose(options.sets):
+    for task in tasks:
         run_set(task, root, seeds or (SEEDS if task.folds == 1 else (0,)), options, {})
 
 
