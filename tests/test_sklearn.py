@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -355,14 +353,6 @@ def test_a_network_without_missing_refuses_gaps_that_training_did_not_have(fitte
         DataError, match=r"X sequence 1: no finite prediction \(1 of 2 sequences\).*put a missing layer"
     ):
         plain.predict([sequences[0], gap])
-
-
-PAGE = (Path(__file__).parents[1] / "docs" / "sklearn.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-def test_the_code_of_the_page_runs(code):
-    exec(compile(code, "docs/sklearn.md", "exec"), {})
 
 
 def test_a_table_for_cross_validation_becomes_a_list():
