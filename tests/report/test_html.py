@@ -50,6 +50,15 @@ def pages(classes, labels, values) -> dict[str, str]:
     return {"classes": render(classes), "labels": render(labels), "values": render(values)}
 
 
+@pytest.mark.parametrize(
+    ("keep", "said"), [("last", "The weights of the last epoch were kept"), ("best", "is the best on validation")]
+)
+def test_the_report_says_which_epoch_was_kept(classes, keep, said):
+    record = {"epoch": 1, "train_loss": 1.0, "validation_loss": 1.0, "metrics": {"accuracy": 0.5}, "is_best": True}
+    facts = dataclasses.replace(classes.facts, history=[record, {**record, "epoch": 2, "is_best": False}], settings={"keep": keep})
+    assert said in render(dataclasses.replace(classes, facts=facts))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_report_needs_no_network_and_nests(form, pages):
     text = pages[form]

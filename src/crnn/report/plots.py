@@ -166,7 +166,7 @@ def _curves(history: Sequence[dict[str, Any]], title: str, lines: dict[str, NDAr
                 axes.plot(epochs[known], values[known], color=colour, linewidth=1.5, label=name)
         _log_if_wide(axes, [float(v) for values in lines.values() for v in values])
         if best:
-            axes.axvline(best[-1], color=INK, linewidth=0.8, linestyle=":", label="kept")
+            axes.axvline(best[-1], color=INK, linewidth=0.8, linestyle=":", label="best on validation")
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
