@@ -55,7 +55,8 @@ def pages(classes, labels, values) -> dict[str, str]:
 )
 def test_the_report_says_which_epoch_was_kept(classes, keep, said):
     record = {"epoch": 1, "train_loss": 1.0, "validation_loss": 1.0, "metrics": {"accuracy": 0.5}, "is_best": True}
-    facts = dataclasses.replace(classes.facts, history=[record, {**record, "epoch": 2, "is_best": False}], settings={"keep": keep})
+    history = [record, {**record, "epoch": 2, "is_best": False}]
+    facts = dataclasses.replace(classes.facts, history=history, settings={"keep": keep})
     assert said in render(dataclasses.replace(classes, facts=facts))
 
 
