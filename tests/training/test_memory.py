@@ -71,14 +71,14 @@ class Net(nn.Module):
 
 
 def test_training_on_more_than_the_cache_holds_a_few_batches(alive, monkeypatch):
-    train, validation = lazy(alive, 120), lazy(alive, 40)
+    train, validation = lazy(alive, 160), lazy(alive, 40)
     monkeypatch.setattr(loop, "TRAINING_CACHE", train.num_bytes // 2)
     monkeypatch.setattr(loop, "VALIDATION_CACHE", validation.num_bytes // 2)
     monkeypatch.setattr(loop, "VALIDATION_FRAMES", FRAMES * BATCH)
     task = Classify.from_targets(train.targets, ClassifyConfig())
     fit(Net(), task, train, validation, TrainConfig(epochs=3, batch_size=BATCH))
     batches = AHEAD + 2  # in the making or waiting, the one in use, and the one before it
-    assert alive.loads >= 3 * 120
+    assert alive.loads >= 3 * 160
     assert alive.most <= (batches * BATCH + 2 * READERS) * EXAMPLE  # a reader still holds the example before
     assert alive.most < train.num_bytes // 5
     assert alive.bytes == 0  # nothing outlives the run
