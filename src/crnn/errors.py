@@ -32,6 +32,10 @@ class StreamError(CrnnError, RuntimeError):
     """A model cannot stream, or a stream was used after its end."""
 
 
+class ExportError(CrnnError, ValueError):
+    """A model cannot be written in the format asked for, or what was written does not give the model's numbers."""
+
+
 class TrainingError(CrnnError, RuntimeError):
     """Training had to stop: the message says why and what to change."""
 

@@ -49,6 +49,7 @@ class Classify(Task):
     Config = ClassifyConfig
     primary = "accuracy"
     higher_is_better = True
+    activation = "softmax"
 
     def __init__(self, counts: dict[str, int], config: ClassifyConfig) -> None:
         self.config = config

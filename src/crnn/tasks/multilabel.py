@@ -38,6 +38,7 @@ class MultiLabel(Task):
     Config = ClassifyConfig
     primary = "auroc"
     higher_is_better = True
+    activation = "sigmoid"
 
     def __init__(self, counts: dict[str, int], total: int, config: ClassifyConfig) -> None:
         self.config = config

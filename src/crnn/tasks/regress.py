@@ -77,6 +77,10 @@ class Regress(Task):
         return {"mean": self.mean, "std": self.std, "config": to_plain(self.config)}
 
     @property
+    def units(self) -> tuple[float, float]:
+        return self.std, self.mean
+
+    @property
     def num_outputs(self) -> int:
         return len(self.labels)
 

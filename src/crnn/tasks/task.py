@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -48,6 +48,13 @@ class Task(ABC):
     primary: str
     """Name of the metric that early stopping watches."""
     higher_is_better: bool
+    activation: ClassVar[Literal["softmax", "sigmoid", "none"]] = "none"
+    """What makes probabilities of the outputs."""
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """(scale, shift): output * scale + shift is in the target's units."""
+        return 1.0, 0.0
 
     @classmethod
     @abstractmethod
