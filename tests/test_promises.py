@@ -362,6 +362,6 @@ def test_a_summarys_stream_equals_the_whole(name, features, options):
         for chunk in chunked(data, sizes):
             state, seen = summary.push(chunk, state), seen + chunk.shape[1]
             assert all(tensor.is_contiguous() and tensor.shape[0] == 3 for tensor in state)
-            if seen:  # read after any chunk: the summary of what has come so far
+            if seen:  # finished after any chunk: the summary of what has come so far
                 so_far = summary(Sequences(data[:, :seen], torch.tensor([seen] * 3)))
-                assert_close(summary.read(state), so_far, atol=1e-5, rtol=1e-5)
+                assert_close(summary.read(summary.finish(state)), so_far, atol=1e-5, rtol=1e-5)

@@ -61,6 +61,38 @@ def test_attention_streams_through_scores_of_any_size():
     assert summary.read(state).isfinite().all()
 
 
+@pytest.mark.parametrize("spec", [{"type": "mean"}, {"type": "attention"}], ids=["mean", "attention"])
+def test_a_day_of_frames_does_not_drift(spec):
+    summary = make((1,), **spec)
+    data = 1000 + torch.arange(20_000)[None, :, None] / 10_000  # rises by less than the last bit of 1000 a frame
+    state = summary.start(1)
+    with torch.no_grad():
+        for frame in data.split(1, 1):
+            state = summary.push(frame, state)
+        assert abs(float(summary.read(state)) - data.double().mean()) < 1e-3
+    assert [tensor.shape for tensor in state] == [tensor.shape for tensor in summary.start(1)]
+
+
+def test_reading_a_concat_holds_no_frames_that_its_layers_still_wait_with():
+    summary = make(
+        type="concat", summaries=[{"type": "last", "layers": [{"type": "pool", "size": 3}]}, {"type": "last"}]
+    )
+    frames = torch.arange(20.0).reshape(1, 5, 4)
+    state = summary.push(frames[:, :2], summary.start(1))
+    assert not summary.has_frames(state)
+    state = summary.push(frames[:, 2:], state)
+    assert summary.read(state).tolist() == [[*frames[0, 2].tolist(), *frames[0, 4].tolist()]]
+
+
+def test_finishing_a_concat_flushes_its_layers_and_reading_does_not():
+    pooled = {"type": "last", "layers": [{"type": "pool", "size": 2, "tail": "ceil"}]}
+    summary = make((1,), type="concat", summaries=[{"type": "concat", "summaries": [pooled]}])
+    state = summary.push(torch.tensor([[[1.0], [2.0], [7.0]]]), summary.start(1))
+    assert summary.read(state).tolist() == [[2.0]]
+    assert summary.read(summary.finish(state)).tolist() == [[7.0]]
+    assert summary.read(state).tolist() == [[2.0]]
+
+
 def test_last_of_a_bidirectional_layer_is_both_final_states():
     layer = build_layers([{"type": "recurrent", "hidden_size": 3, "bidirectional": True}], (4,))
     plain = nn.LSTM(4, 3, batch_first=True, bidirectional=True)

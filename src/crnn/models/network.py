@@ -94,7 +94,7 @@ class Network(nn.Module):
         return self.body.start(batch), self.summary.start(batch)
 
     def push(self, data: Tensor, state: tuple[State, State]) -> tuple[Tensor | None, tuple[State, State]]:
-        """Feed (batch, n, *features); returns the outputs as if the stream ended with the frames that are ready.
+        """Feed (batch, n, *features); returns the outputs by the frames that are ready, the running answer.
 
         None until the first frame has come out of the layers.
         """
@@ -104,7 +104,7 @@ class Network(nn.Module):
 
     def finish(self, state: tuple[State, State]) -> Tensor | None:
         """The outputs for the whole stream, equal to forward on all of it; None when nothing was pushed."""
-        return self._read(self.summary.push(self.body.finish(state[0]), state[1]))
+        return self._read(self.summary.finish(self.summary.push(self.body.finish(state[0]), state[1])))
 
     def _read(self, summary: State) -> Tensor | None:
         if not self.summary.has_frames(summary):

@@ -21,8 +21,8 @@ class Summary(nn.Module):
 
     Promise: a sequence has the same summary alone, in any batch, with any padding, and `push`ed in any chunks.
 
-    A subclass sets `out_features` if it is not the size of a frame, and writes `compute`, `start`, `push` and `read`.
-    The constructor of a registered summary takes (features, config).
+    A subclass sets `out_features` if it is not the size of a frame, and writes `compute`, `start`, `push` and `read`;
+    one with layers of its own also writes `finish`. The constructor of a registered summary takes (features, config).
 
     Shape:
         x.data: (batch, time, *in_features), 1 <= x.lengths; returns (batch, out_features).
@@ -72,8 +72,12 @@ class Summary(nn.Module):
         """The state after (batch, n, *in_features) more frames, n >= 0, all of them real."""
         raise NotImplementedError
 
+    def finish(self, state: State) -> State:
+        """The state after the end of the stream, in which frames that only the end makes ready count too."""
+        return state
+
     def read(self, state: State) -> Tensor:
-        """The summary of all frames so far, as if the stream ended here; the state stays good for more frames.
+        """The summary of the frames that are ready so far; the state stays good for more frames.
 
         Raises:
             StreamError: no frame has come yet.
@@ -222,17 +226,29 @@ class Mean(Summary):
         return x.data.sum(1).flatten(1) / x.lengths[:, None]
 
     def start(self, batch: int) -> State:
-        return torch.zeros(batch, self.out_features), torch.zeros(batch, dtype=torch.int64)
+        zeros = torch.zeros(batch, self.out_features)
+        return zeros, zeros.clone(), torch.zeros(batch, dtype=torch.int64)
 
     def push(self, data: Tensor, state: State) -> State:
         if data.shape[1] == 0:
             return state
-        mean, count = state[0].to(data), (state[1] + data.shape[1]).to(data.device)
-        return mean + (data.flatten(2) - mean[:, None]).sum(1) / count[:, None], count  # a sum would grow for ever
+        mean, lost, count = state[0].to(data), state[1].to(data), (state[2] + data.shape[1]).to(data.device)
+        step = (data.flatten(2) - mean[:, None]).sum(1) / count[:, None]  # a sum would grow for ever
+        return *_add(mean, lost, step), count
 
     def read(self, state: State) -> Tensor:
         self._check_read(state)
         return state[0]
+
+
+def _add(total: Tensor, lost: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
+    """total + term, and what rounding lost of it: after a day of frames, one of them is below the last bit of a sum.
+
+    Source: Kahan 1965, "Further remarks on reducing truncation errors".
+    """
+    term = term - lost
+    new = total + term
+    return new, (new - total) - term
 
 
 @config
@@ -318,25 +334,25 @@ class Attention(Summary):
 
     def start(self, batch: int) -> State:
         new = self.score.weight.new_full
-        count = torch.zeros(batch, dtype=torch.int64, device=self.score.weight.device)
-        return new((batch, 1), -torch.inf), new((batch, 1), 0.0), new((batch, self.out_features), 0.0), count
+        peak, sums = new((batch, 1), -torch.inf), new((batch, 1 + self.out_features), 0.0)
+        return peak, sums, sums.clone(), torch.zeros(batch, dtype=torch.int64, device=peak.device)
 
     def push(self, data: Tensor, state: State) -> State:
-        """Softmax in one pass: what was summed is rescaled whenever a larger score comes."""
+        """Softmax in one pass: what was summed (weights, weighted frames) is rescaled when a larger score comes."""
         if data.shape[1] == 0:
             return state
-        peak, total, weighted, count = state
+        peak, sums, lost, count = state
         data = data.flatten(2)
         scores = self._scores(data)
         new_peak = torch.maximum(peak, scores.amax(1, keepdim=True))
         old = (peak - new_peak).exp()
         now = (scores - new_peak).exp()
-        total = total * old + now.sum(1, keepdim=True)
-        return new_peak, total, weighted * old + (now[:, None] @ data)[:, 0], count + data.shape[1]
+        new = torch.cat([now.sum(1, keepdim=True), (now[:, None] @ data)[:, 0]], 1)
+        return new_peak, *_add(sums * old, lost * old, new), count + data.shape[1]
 
     def read(self, state: State) -> Tensor:
         self._check_read(state)
-        return state[2] / state[1]
+        return state[1][:, 1:] / state[1][:, :1]
 
     def macs_per_frame(self) -> float:
         return float(self.project.weight.numel() + self.score.weight.numel() + self.out_features)
@@ -407,18 +423,23 @@ class Concat(Summary):
             new += [*own, *part.push(frames, summary)]
         return tuple(new)
 
-    def _flushed(self, state: State) -> list[tuple[Summary, State]]:
-        """Each part and its state, if the stream ended here."""
-        ends = []
+    def finish(self, state: State) -> State:
+        """Each part after the frames that its layers still held; nothing may be pushed after this."""
+        new: list[Tensor] = []
         for (branch, part), (own, summary) in zip(self._pairs, self._divide(state), strict=True):
-            ends.append((part, part.push(branch.finish(own), summary) if own else summary))
-        return ends
+            if own:
+                summary = part.push(branch.finish(own), summary)
+            new += [*own, *part.finish(summary)]
+        return tuple(new)
 
     def read(self, state: State) -> Tensor:
-        return torch.cat([part.read(end) for part, end in self._flushed(state)], 1)
+        """Each part as far as its own layers have come: a part with little look-ahead has heard more than others."""
+        ends = self._divide(state)
+        return torch.cat([part.read(end) for (_, part), (_, end) in zip(self._pairs, ends, strict=True)], 1)
 
     def has_frames(self, state: State) -> bool:
-        return all(part.has_frames(end) for part, end in self._flushed(state))
+        ends = self._divide(state)
+        return all(part.has_frames(end) for (_, part), (_, end) in zip(self._pairs, ends, strict=True))
 
     def _divide(self, state: State) -> list[tuple[State, State]]:
         parts, at = [], 0
