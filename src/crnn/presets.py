@@ -253,7 +253,88 @@ def _log_mel(data: DataSummary) -> dict[str, Any]:
     }
 
 
-PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {"default": default, "seed": seed, "lstm-fcn": lstm_fcn}
+def live(data: DataSummary) -> Recipe:
+    """As default, but it streams: nothing looks ahead or at the whole sequence, and the recurrence runs forward only.
+
+    Every convolution is causal, so that the answer lags behind by no more than the frames of a spectrum and of pooling.
+    """
+    return _live_audio(data) if data.kind == "audio" else _live_series(data)
+
+
+def _live_series(data: DataSummary) -> Recipe:
+    shrink = -(-data.mean_length // 128)  # as default
+    shrink_more = -(-data.mean_length // (64 * shrink))
+    stem = [[_causal("conv", 64, kernel_size=k)] for k in (5, 11, 23)]
+    layers = [
+        *_live_front(data),
+        {"type": "jitter"},
+        {"type": "parallel", "branches": stem},
+        *NORM_RELU,
+        *_pool(shrink),
+        _causal_residual(96, (5, 3)),
+        _causal_residual(96, (5, 3)),
+    ]
+    recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 96}]
+    recipe = _default_series(data)
+    return {**recipe, "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)}}
+
+
+def _live_front(data: DataSummary) -> list[dict[str, Any]]:
+    """Normalised channels and their first differences; unlike default, nothing by a sequence's own scale."""
+    if data.kind == "symbols":
+        return _series_front(data)
+    squashed = [{"type": "compress"}] if data.varied_scale else []
+    fill = [{"type": "missing", "mask": False}]
+    gaps = [{"type": "missing", "mask": True}] if data.has_missing else fill
+    norm, slope = {"type": "channel_norm"}, {"type": "difference", "keep": False}
+    return [{"type": "parallel", "branches": [[*squashed, norm, *gaps], [*squashed, norm, *fill, slope, norm]]}]
+
+
+def _live_audio(data: DataSummary) -> Recipe:
+    log_mel = _log_mel(data)
+    frames = data.median_length / (log_mel["hop_seconds"] * log_mel["sample_rate"])
+    slope = [{"type": "difference", "keep": False}, {"type": "channel_norm"}]  # beside the spectrum, its changes
+    layers: list[dict[str, Any]] = [
+        log_mel,
+        {"type": "channel_norm"},
+        {"type": "parallel", "branches": [[], slope], "join": "stack"},
+        {"type": "jitter", "noise": 0.2, "gain": 0.0},
+        {"type": "spec_augment"},
+    ]
+    halve = (0, 8, 16, 100)  # as default
+    for channels, least in zip((16, 32, 64, 64), halve, strict=True):
+        size = (2 if frames >= least else 1, 2)
+        layers += [_causal("conv2d", channels), *NORM_RELU, _pool2d(size)]
+    recurrence: list[dict[str, Any]] = [
+        {"type": "flatten"},
+        {"type": "dropout", "rate": 0.3},
+        {"type": "recurrent", "hidden_size": 96},
+    ]
+    recipe = _default_audio(data)
+    augment = {**recipe["train"]["augment"], "scale": 0.5}  # in place of level, which looks at the whole recording
+    return {
+        **recipe,
+        "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
+        "train": {**recipe["train"], "augment": augment},
+    }
+
+
+def _causal(kind: str, channels: int, **options: int) -> dict[str, Any]:
+    return {"type": kind, "channels": channels, "padding": "causal", "bias": False, **options}
+
+
+def _causal_residual(channels: int, kernel_sizes: tuple[int, int]) -> dict[str, Any]:
+    block = _residual(channels, kernel_sizes)
+    layers = [{**layer, "padding": "causal"} if layer["type"] == "conv" else layer for layer in block["layers"]]
+    return {**block, "layers": layers}
+
+
+PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
+    "default": default,
+    "live": live,
+    "seed": seed,
+    "lstm-fcn": lstm_fcn,
+}
 """Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
 
 
