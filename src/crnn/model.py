@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -100,6 +98,9 @@ class Model:
         target: str | None = None,
         group: str | None = None,
         pattern: str | None = None,
+        id: str | None = None,
+        time: str | None = None,
+        format: str | None = None,
         targets: bool = False,
         on_bad: OnBad = "fail",
     ) -> Dataset:
@@ -108,7 +109,7 @@ class Model:
         Args:
             source: a Dataset; a path or a list of paths; a table; a list of (time, channels) arrays; one
                 (time, channels) or (time,) array; a (batch, time, channels) array.
-            labels, target, group, pattern: as crnn.read takes them.
+            labels, target, group, pattern, id, time, format: as crnn.read takes them.
             targets: True to score; for prediction they are left out, and none is missed.
         Raises:
             DataError: another kind of data, other channels, another rate.
@@ -122,6 +123,9 @@ class Model:
                 target=target,
                 group=group,
                 pattern=pattern,
+                id=id,
+                time=time,
+                format=format if isinstance(source, (str, Path)) or _are_paths(source) else None,
                 channels=self.inputs.channel_names,
                 sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" else None,
                 targets=targets,
@@ -224,17 +228,6 @@ class Model:
         _load_weights(network, folder / "model.safetensors")
         network.eval()
         return cls(network, task, inputs, config["temperature"], config["origin"])
-
-
-def versions() -> dict[str, str]:
-    """Versions that a number depends on."""
-    return {
-        "crnn": crnn.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
 
 
 def _channels(names: tuple[str, ...]) -> str:

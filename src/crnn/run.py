@@ -22,11 +22,11 @@ from crnn.data.read import OnBad, read
 from crnn.data.split import SplitConfig, Splits, record, split
 from crnn.errors import ConfigError, DataError, ModelError, SplitError
 from crnn.metrics.calibration import fit_temperature
-from crnn.model import FORMAT, Inputs, Model, versions
+from crnn.model import FORMAT, Inputs, Model
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
 from crnn.presets import DataSummary, find_preset
-from crnn.report.evaluation import Evaluation, RunFacts, class_counts
+from crnn.report.evaluation import Evaluation, RunFacts, class_counts, versions
 from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.task import Task
@@ -74,6 +74,9 @@ def train(
     target: str | None = None,
     group: str | None = None,
     pattern: str | None = None,
+    id: str | None = None,
+    time: str | None = None,
+    format: str | None = None,
     sample_rate: int | None = None,
     on_bad: OnBad = "fail",
     overwrite: bool = False,
@@ -85,7 +88,8 @@ def train(
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
         test: test data, when it lies elsewhere.
-        task: "classify" or "regress"; inferred from the targets when None.
+        labels, target, group, pattern, id, time, format, sample_rate, on_bad: as crnn.read takes them.
+        task: "classify", "multilabel" or "regress"; inferred from the targets when None.
         preset: which rule makes network and training out of what the data looks like.
         config: YAML file, or nested options, on top of the preset.
         settings: single options on top of everything, such as {"train.learning_rate": 1e-3}.
@@ -94,7 +98,7 @@ def train(
         DataError: what is wrong with the data, and where.
         ConfigError: an unknown or impossible option; or `out` already holds a run.
     """
-    options = ReadOptions(labels, target, group, pattern, sample_rate, on_bad)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad)
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
@@ -149,10 +153,13 @@ def check(
     target: str | None = None,
     group: str | None = None,
     pattern: str | None = None,
+    id: str | None = None,
+    time: str | None = None,
+    format: str | None = None,
     sample_rate: int | None = None,
 ) -> Check:
     """Everything that training on this data would trip over, and the configuration that it would use."""
-    options = ReadOptions(labels, target, group, pattern, sample_rate, "skip")
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip")
     data = data if isinstance(data, Dataset) else options.read(data)
     try:
         plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
@@ -175,27 +182,22 @@ def check(
     return replace(found, summary={**found.summary, "plan": plan.describe()})
 
 
-class ReadOptions(NamedTuple):
-    """How data is read from a path; kept in a run, so that it can be read again."""
+class Reading(NamedTuple):
+    """How data is read from a path, as crnn.read takes it; kept in a run, so that it can be read again."""
 
     labels: str | None = None
     target: str | None = None
     group: str | None = None
     pattern: str | None = None
+    id: str | None = None
+    time: str | None = None
+    format: str | None = None
     sample_rate: int | None = None
     on_bad: OnBad = "fail"
 
     def read(self, source: Any) -> Dataset:
         """The data at a path, or arrays and tables in memory."""
-        return read(
-            source,
-            labels=self.labels,
-            target=self.target,
-            group=self.group,
-            pattern=self.pattern,
-            sample_rate=self.sample_rate,
-            on_bad=self.on_bad,
-        )
+        return read(source, **self._asdict())
 
 
 @dataclass
@@ -271,7 +273,7 @@ class RunPlan:
                 raise ModelError(
                     f"{folder}: this run was started on data in memory; pass it: resume(folder, data=data)"
                 )
-            options = ReadOptions(**plain["source"]["options"])
+            options = Reading(**plain["source"]["options"])
             data = _read_all(plain["source"]["path"], plain["source"]["test"], options)
         if data.fingerprint() != plain["fingerprint"]:
             raise DataError(
@@ -336,9 +338,24 @@ class Run:
         path = None if self.folder is None else self.folder / name
         return _read_json(path, "part of a run folder") if path is not None and path.is_file() else None
 
+    def read(
+        self,
+        source: Any,
+        *,
+        id: str | None = None,
+        time: str | None = None,
+        format: str | None = None,
+        on_bad: OnBad = "fail",
+    ) -> Dataset:
+        """Data to predict for, without targets; read as in training where nothing else is said."""
+        asked = {"id": id, "time": time, "format": format}
+        if not isinstance(source, Dataset):
+            asked = self._as_in_training(asked)
+        return self.model.read(source, id=asked["id"], time=asked["time"], format=asked["format"], on_bad=on_bad)
+
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
-        """As Model.predict."""
-        return self.model.predict(source, batch_size=batch_size)
+        """As Model.predict, the data read as in training."""
+        return self.model.predict(self.read(source), batch_size=batch_size)
 
     def evaluate(
         self,
@@ -348,19 +365,23 @@ class Run:
         target: str | None = None,
         group: str | None = None,
         pattern: str | None = None,
+        id: str | None = None,
+        time: str | None = None,
+        format: str | None = None,
         on_bad: OnBad = "fail",
     ) -> Evaluation:
         """Score the model on labelled data; the scores of the run's own held-out part when data is None.
 
         Examples that were in training are named in the result.
         Args:
-            labels, target, group, pattern: as crnn.read takes them; by default as in training.
+            labels, target, group, pattern, id, time, format: as crnn.read takes them; by default as in training.
         Raises:
             DataError: other channels, a class that training never saw, a missing target: where, and which.
         """
         if data is None:
             return self.evaluation
         asked = {"labels": labels, "target": target, "group": group, "pattern": pattern}
+        asked |= {"id": id, "time": time, "format": format}
         if not isinstance(data, Dataset):
             asked = self._as_in_training(asked)
         data = self.model.read(data, targets=True, on_bad=on_bad, **asked)
@@ -378,9 +399,9 @@ class Run:
     def _as_in_training(self, asked: dict[str, str | None]) -> dict[str, str | None]:
         """What was not said, as it was in training; a labels table names columns for its own recordings only."""
         before = ((self.plan_facts or {}).get("source") or {}).get("options", {})
-        if before.get("labels") is not None and asked["labels"] is None:
+        if "labels" in asked and before.get("labels") is not None and asked["labels"] is None:
             return asked
-        usual = {name: before.get(name) for name in ("target", "group", "pattern")}
+        usual = {name: before.get(name) for name in asked if name != "labels"}
         return {name: usual.get(name) if value is None else value for name, value in asked.items()}
 
     def _training_data(self) -> Dataset | None:
@@ -416,7 +437,7 @@ class Run:
         return self.evaluation._repr_html_()
 
 
-def _read_all(data: Any, test: Any, options: ReadOptions) -> Dataset:
+def _read_all(data: Any, test: Any, options: Reading) -> Dataset:
     """The data, with separate test data marked as such."""
     whole: Dataset = data if isinstance(data, Dataset) else options.read(data)
     if test is None:
@@ -497,7 +518,7 @@ def make_plan(
     except DataError as error:
         raise DataError(f"{data.source}: {error}") from None
     recipe = make_recipe(summarise(parts.train, fitted))
-    if set(task_options) != set(task_options) | set(recipe.get("task", {})):  # the preset's own, where nothing is asked
+    if recipe.get("task", {}).keys() - task_options.keys():  # the preset's own options, where nothing is asked
         task_options = {**recipe["task"], **task_options}
         fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
     plain = {"model": recipe["model"], "train": recipe["train"]}

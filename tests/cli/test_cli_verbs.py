@@ -120,3 +120,21 @@ def test_ctrl_c_says_how_to_go_on_and_the_resumed_run_has_the_same_bits(tmp_path
     assert whole.returncode == 0
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_columns_named_in_training_are_known_to_eval_and_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_tables(tmp_path).read_text().replace("id,time,u,y,target", "machine,tick,u,y,state")
+    data, run = tmp_path / "odd.csv", tmp_path / "run"
+    data.write_text(rows)
+    columns = ["--id", "machine", "--time", "tick", "--target", "state", "--format", "table"]
+    options = ["--preset", "seed", "--set", "train.steps=4", "--quiet"]
+    assert run_app(["train", str(data), "--out", str(run), *columns, *options], debug=True) == 0
+    capsys.readouterr()
+    assert run_app(["predict", str(run), str(data)], debug=True) == 0
+    predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["id"] for line in predicted][:3] == ["s0", "s1", "s2"]
+    assert len(predicted) == 40
+    assert run_app(["eval", str(run), str(data), "--json"], debug=True) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]

@@ -18,6 +18,9 @@ def check(
     target: options.Target = None,
     group: options.Group = None,
     pattern: options.Pattern = None,
+    id_: options.Id = None,
+    time: options.Time = None,
+    format_: options.Format = None,
     sample_rate: options.SampleRate = None,
     json_: options.AsJson = False,
 ) -> None:
@@ -32,6 +35,9 @@ def check(
         target=target,
         group=group,
         pattern=pattern,
+        id=id_,
+        time=time,
+        format=format_,
         sample_rate=sample_rate,
     )
     if json_:

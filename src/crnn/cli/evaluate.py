@@ -17,6 +17,9 @@ def evaluate(
     target: options.Target = None,
     group: options.Group = None,
     pattern: options.Pattern = None,
+    id_: options.Id = None,
+    time: options.Time = None,
+    format_: options.Format = None,
     report: Annotated[str | None, typer.Option(help="Write the report here, as .html or .json.")] = None,
     skip_bad: options.SkipBad = False,
     json_: options.AsJson = False,
@@ -28,7 +31,15 @@ def evaluate(
         options.writable(report, "--report")
     trained = runs.Run(run)
     result = trained.evaluate(
-        data, labels=labels, target=target, group=group, pattern=pattern, on_bad="skip" if skip_bad else "fail"
+        data,
+        labels=labels,
+        target=target,
+        group=group,
+        pattern=pattern,
+        id=id_,
+        time=time,
+        format=format_,
+        on_bad="skip" if skip_bad else "fail",
     )
     if json_:
         print(jsonlib.dumps(result.to_dict(), indent=2))

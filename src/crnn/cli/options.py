@@ -20,6 +20,9 @@ Pattern = Annotated[
     str | None,
     typer.Option(help="What file names mean, such as '{label}_{speaker}_{take}'."),
 ]
+Id = Annotated[str | None, typer.Option("--id", help="Column of a long table that tells sequences apart.")]
+Time = Annotated[str | None, typer.Option(help="Column of a long table that orders the frames.")]
+Format = Annotated[str | None, typer.Option("--format", help="Name of the reader, where it is not found by itself.")]
 SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to this rate in hertz.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -16,17 +16,20 @@ def predict(
     files: Annotated[list[str], typer.Argument(help="Recordings, tables or folders.")],
     out: Annotated[str | None, typer.Option("-o", "--out", help="Write JSON lines here; else to the screen.")] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at a time; changes speed only, never a prediction.")] = 64,
+    id_: options.Id = None,
+    time: options.Time = None,
+    format_: options.Format = None,
     skip_bad: options.SkipBad = False,
 ) -> None:
     """Predict for files with a trained RUN, one JSON line each."""
     import crnn.run as runs
 
     file = None if out is None else options.writable(out, "--out")
-    model = runs.load(run)
-    data = model.read(files, on_bad="skip" if skip_bad else "fail")
+    trained = runs.Run(run)
+    data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
     lines = [
         json.dumps({"id": example.id, **prediction}, ensure_ascii=False) + "\n"
-        for example, prediction in zip(data, model.predict(data, batch_size=batch_size), strict=True)
+        for example, prediction in zip(data, trained.model.predict(data, batch_size=batch_size), strict=True)
     ]
     if file is None:
         sys.stdout.writelines(lines)
