@@ -26,6 +26,7 @@ class NetworkSpec:
     summary: dict[str, Any]
     """{type: last | mean | max | attention | concat, ...}."""
     head: HeadConfig = HeadConfig()
+    """From the summary to the outputs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", complete_layers(self.layers, "model.layers"))  # frozen: set once, here

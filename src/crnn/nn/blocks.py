@@ -104,6 +104,7 @@ class ActivationConfig:
     """A function of each value."""
 
     kind: ActivationName = "relu"
+    """Gelu is the exact one; leaky_relu has slope 0.01 below zero, elu alpha 1."""
 
 
 @register_layer("activation")
@@ -360,12 +361,15 @@ class BottleneckConfig:
     kernel_size: int = 3
     """Taps of the middle convolution, in frames."""
     stride: int = 1
+    """Frames from one output of the middle convolution to the next."""
     dilation: int = 1
+    """Frames from one tap of the middle convolution to the next."""
     groups: int = 1
     """Channel groups of the middle convolution."""
     reduction: int = 4
     """The middle convolution has channels / reduction channels."""
     padding: Literal["centred", "causal"] = "centred"
+    """Centred looks half a kernel ahead; causal looks back only."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "kernel_size", "stride", "dilation", "groups", "reduction"):

@@ -24,7 +24,9 @@ class RecurrentConfig:
     hidden_size: int = 128
     """Units per direction."""
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """A plain tanh RNN, an LSTM, or a GRU as PyTorch defines it (reset after the product)."""
     num_layers: int = 1
+    """Recurrent layers on top of each other."""
     bidirectional: bool = False
     """Also run from the end to the start; such a model cannot stream."""
     residual: bool = False

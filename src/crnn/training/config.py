@@ -25,6 +25,7 @@ class TrainConfig:
     batch_size: int | None = None
     """Sequences per batch; None takes a sixteenth of the training examples as a power of two, from 8 to 64."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """How gradients become updates."""
     learning_rate: float = 2e-3
     """The highest one, where a schedule changes it."""
     weight_decay: float = 0.01
@@ -42,6 +43,7 @@ class TrainConfig:
     max_grad_value: float | None = None
     """Every part of a gradient is cut to this size, before the norm is."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Mixed: products in 16 bits, weights in 32; pays on GPUs and on CPUs with bfloat16 units."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one update."""
     ema_decay: float | None = None
