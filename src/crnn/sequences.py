@@ -48,7 +48,8 @@ class Sequences(NamedTuple):
             return self
         invalid = ~self.valid
         invalid = invalid.reshape(invalid.shape + (1,) * (self.data.dim() - 2))
-        return Sequences(self.data.masked_fill(invalid, 0), self.lengths)  # not data * mask: NaN * 0 is NaN
+        # not data * mask, as NaN * 0 is NaN; nor masked_fill, which copies into another layout
+        return Sequences(torch.where(invalid, 0, self.data), self.lengths)
 
     def reversed(self) -> Sequences:
         """Each sequence reversed by its own length; padding stays on the right and becomes zero."""

@@ -62,3 +62,20 @@ def test_conv2d_equals_pytorchs_over_time_and_bins():
 def test_impossible_options_are_refused(features, options, message):
     with pytest.raises(ConfigError, match=message):
         make(features, **{"type": "conv", **options})
+
+
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 6)])
+def test_a_stack_keeps_the_channels_of_a_point_side_by_side(lengths):
+    stack = build_layers(
+        [
+            {"type": "conv2d", "channels": 4, "bias": False},
+            {"type": "norm"},
+            {"type": "activation", "kind": "relu"},
+            {"type": "pool2d", "size": [2, 2], "tail": "ceil"},
+        ],
+        (2, 6),
+    )
+    x = pad([torch.randn(n, 2, 6) for n in lengths])
+    for layer in stack:
+        x = layer(x)
+        assert x.data.transpose(1, 2).is_contiguous(memory_format=torch.channels_last)

@@ -223,6 +223,8 @@ def pad_time(data: Tensor, left: int, right: int) -> Tensor:
     """Zeros before and after along time (axis 1); negative cuts."""
     if left == 0 and right == 0:
         return data
+    if data.dim() == 4:  # as images (batch, channels, time, bins), the layout that PyTorch keeps
+        return F.pad(data.transpose(1, 2), (0, 0, left, right)).transpose(1, 2)
     return F.pad(data, (0, 0) * (data.dim() - 2) + (left, right))
 
 

@@ -81,11 +81,11 @@ class Norm(Layer):
 
     def _batch_norm_valid(self, x: Sequences) -> Tensor:
         """Gather the valid frames, normalise, put them back: faster than masked sums over the padded batch."""
-        valid = x.valid
-        out = torch.zeros_like(x.data)
-        normed = self._batch_norm(x.data[valid])  # (valid frames, channels, ...)
-        out[valid] = normed.to(out.dtype)
-        return out
+        data = x.data.movedim(2, -1)  # (batch, time, ..., channels): as it lies in memory behind conv2d
+        rows, index = data.flatten(0, 1), x.valid.flatten().nonzero()[:, 0]
+        frames = rows.index_select(0, index)
+        normed = self._batch_norm(frames.reshape(-1, frames.shape[-1])).reshape(frames.shape).to(rows.dtype)
+        return torch.zeros_like(rows).index_copy(0, index, normed).reshape(data.shape).movedim(-1, 2)
 
     def _batch_norm(self, data: Tensor) -> Tensor:
         """Over axis 1. Statistics are this process's own; sums over processes would be exchanged here."""

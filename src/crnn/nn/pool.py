@@ -51,9 +51,8 @@ class TimePool(WindowedLayer):
         after_frame = (1,) * (x.data.dim() - 2)
         if self.kind == "max":
             invalid = ~x.valid
-            return self.windows(x.data.masked_fill(invalid.reshape(*invalid.shape, *after_frame), -torch.inf))[
-                :, :count
-            ]
+            data = torch.where(invalid.reshape(*invalid.shape, *after_frame), -torch.inf, x.data)
+            return self.windows(data)[:, :count]
         starts = self.stride * torch.arange(count, device=x.data.device)
         real = (x.lengths[:, None] - starts).clamp(min=1, max=self.size)  # real frames in each window
         scale = (self.size / real).to(x.data.dtype).reshape(*real.shape, *after_frame)
