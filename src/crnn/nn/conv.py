@@ -23,12 +23,15 @@ class ConvConfig:
     kernel_size: int = 3
     """Taps over time, in frames."""
     stride: int = 1
+    """Frames from one output to the next."""
     dilation: int = 1
+    """Frames from one tap to the next."""
     groups: int = 1
     """Channel groups; equal to the input channels for a depthwise convolution."""
     padding: Literal["centred", "causal"] = "centred"
     """Centred looks half a kernel ahead; causal looks back only. Length is kept (divided by stride, rounded up)."""
     bias: bool = True
+    """Learn a shift of each output channel; of no use before a norm."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "kernel_size", "stride", "dilation", "groups"):
@@ -106,6 +109,7 @@ class Conv2dConfig:
     padding: Literal["centred", "causal"] = "centred"
     """Over time; over features it is always centred."""
     bias: bool = True
+    """Learn a shift of each output channel; of no use before a norm."""
 
 
 @register_layer("conv2d")

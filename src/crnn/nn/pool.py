@@ -66,6 +66,7 @@ class PoolConfig:
     size: int = 2
     """Frames in a window."""
     kind: Kind = "max"
+    """The largest value of a window, or the mean of its real frames."""
     stride: int | None = None
     """Frames from window to window; the size when empty."""
     tail: Tail = "floor"
@@ -119,6 +120,7 @@ class Pool2dConfig:
     size: tuple[int, int] = (2, 2)
     """Window over (time, bins)."""
     kind: Kind = "max"
+    """The largest value of a window, or the mean of its real frames."""
     stride: tuple[int, int] | None = None
     """Steps over (time, bins); the size when empty."""
     tail: Tail = "floor"
