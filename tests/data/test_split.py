@@ -249,6 +249,13 @@ def test_a_record_knows_what_was_seen():
     assert len(find_seen(kept, splits.test, sides=("test",))) == len(splits.test)
 
 
+def test_a_record_keeps_the_groups_of_each_side():
+    data = make(["a", "b"] * 20, groups=[f"g{i // 4}" for i in range(40)])
+    splits = split(data, SplitConfig(), seed=0)
+    for name, side in splits.sides.items():
+        assert record(splits)["sides"][name]["groups"] == sorted({e.group for e in side})
+
+
 def test_a_foreign_record_is_refused():
     with pytest.raises(ModelError, match=r"splits\.json: side 'train'"):
         find_seen({"train": []}, make(["a"]))

@@ -311,10 +311,14 @@ def hash_sides(sides: Mapping[str, Dataset]) -> dict[str, list[str]]:
 
 
 def record(splits: Splits, hashes: Hashes | None = None) -> dict[str, Any]:
-    """What a run keeps in splits.json: how the split was made, and ids and content hashes of each side."""
+    """What a run keeps in splits.json: how the split was made; ids, content hashes and groups of each side."""
     hashes = hash_sides(splits.sides) if hashes is None else hashes
     sides = {
-        side: {"ids": [example.id for example in data], "hashes": list(hashes[side])}
+        side: {
+            "ids": [example.id for example in data],
+            "hashes": list(hashes[side]),
+            "groups": sorted({example.group for example in data if example.group is not None}),
+        }
         for side, data in splits.sides.items()
     }
     return {"how": splits.how, "sides": sides}
