@@ -22,8 +22,13 @@ from crnn.data.dataset import Dataset, Kind
 from crnn.data.read import OnBad, as_frame, from_arrays, read
 from crnn.data.readers.reader import number_channels
 from crnn.errors import DataError, ModelError, StreamError
+from crnn.models.int8 import int8_weights, pack, unpack
 from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
+from crnn.streaming.engines import EngineName
+from crnn.streaming.stream import Stream
+from crnn.streaming.streamed import StreamedModel
+from crnn.streaming.streams import Streams
 from crnn.tasks.infer import find_task
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
@@ -89,6 +94,9 @@ class Model:
     """Divides the logits; fitted on validation, so that probabilities mean what they say."""
     origin: dict[str, Any] = field(default_factory=dict)
     """How it came about: preset, seed, options, data fingerprint, versions."""
+    peaks: dict[int, float] = field(default_factory=dict)
+    """Of a model of 8 bits: place of a node in its program -> its calibrated largest input, as `lower` takes them. Then
+    the weights are multiples of 8-bit steps, and are saved so. `predict` here still computes in float32."""
 
     def read(
         self,
@@ -169,6 +177,31 @@ class Model:
         predictions = self.predict(source, batch_size=batch_size)
         return np.array([[p["probabilities"][label] for label in self.task.labels] for p in predictions])
 
+    def stream(self, snapshot: bytes | None = None, *, engine: EngineName = "auto") -> Stream:
+        """One sequence as it comes: `push` chunks, `finish`; the same answer as predict gives for the whole.
+
+        Args:
+            snapshot: what a stream of this model gave by `save`, to go on from there.
+            engine: "auto" takes the compiled kernels where they can run this model; "torch" and "native" insist.
+        Raises:
+            StreamError: the model cannot stream, by which layer, and what to do; a snapshot of another model.
+        """
+        return Stream(self._streamed(), snapshot, engine=engine)
+
+    def streams(self, *, engine: EngineName = "auto") -> Streams:
+        """Many sequences at once, joining and leaving as they come; each has the numbers that it has alone."""
+        return Streams(self._streamed(), engine=engine)
+
+    def _streamed(self) -> StreamedModel:
+        return StreamedModel(
+            self.network,
+            self.task,
+            kind=self.inputs.kind,
+            num_channels=len(self.inputs.channel_names),
+            sample_rate=self.inputs.sample_rate,
+            temperature=self.temperature,
+        )
+
     def info(self) -> dict[str, Any]:
         """What this model is, as plain values: inputs, outputs, spec, sizes, cost, timing, versions."""
         network, rate = self.network, self.inputs.sample_rate
@@ -178,7 +211,8 @@ class Model:
             "labels": self.task.labels,
             "inputs": asdict(self.inputs),
             "parameters": network.num_parameters,
-            "bytes": sum(t.numel() * t.element_size() for t in network.state_dict().values()),
+            "bytes": sum(t.numel() * t.element_size() for t in self._tensors().values()),
+            "weights": "8 bits, inputs calibrated" if self.peaks else "float32",
             "cost": {
                 f"macs per {'second' if rate else '100 steps'}": round(network.macs(max(frames, network.min_length)))
             },
@@ -194,8 +228,7 @@ class Model:
         """Write model.safetensors and config.json, each by a temporary file and a rename."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        write_file(folder / "model.safetensors", save_tensors(tensors, {"format": "crnn"}))
+        write_file(folder / "model.safetensors", save_tensors(self._tensors(), {"format": "crnn"}))
         config = {
             "format": FORMAT,
             "inputs": asdict(self.inputs),
@@ -204,9 +237,15 @@ class Model:
             "model": to_plain(self.network.spec),
             "outputs": self.network.outputs,
             "origin": self.origin,
+            **({"peaks": self.peaks} if self.peaks else {}),
         }
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_file(folder / "config.json", text.encode())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """As they stand in model.safetensors."""
+        state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        return pack(state, int8_weights(self.network)) if self.peaks else state
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
@@ -227,7 +266,7 @@ class Model:
         network = Network(spec, features=inputs.features, outputs=task.num_outputs)
         _load_weights(network, folder / "model.safetensors")
         network.eval()
-        return cls(network, task, inputs, config["temperature"], config["origin"])
+        return cls(network, task, inputs, config["temperature"], config["origin"], _peaks_of(config, where))
 
 
 def _channels(names: tuple[str, ...]) -> str:
@@ -291,6 +330,14 @@ def _task_of(config: dict[str, Any], where: Path) -> Task:
         raise ModelError(f"{where}: task: {_lack(error)}; the file is damaged, or from another crnn") from None
 
 
+def _peaks_of(config: dict[str, Any], where: Path) -> dict[int, float]:
+    """The calibrated inputs of a model of 8 bits, as Model.save wrote them: JSON's keys are text."""
+    try:
+        return {int(place): float(peak) for place, peak in config.get("peaks", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: peaks: {error}; expected a number for each place; the file is damaged") from None
+
+
 def _lack(error: Exception) -> str:
     return f"found no {error}" if isinstance(error, KeyError) else str(error)
 
@@ -299,7 +346,7 @@ def _load_weights(network: Network, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; the run was not finished (crnn train --resume), or not copied whole")
     try:
-        tensors = load_tensors(path.read_bytes())
+        tensors = unpack(load_tensors(path.read_bytes()))
     except safetensors.SafetensorError as error:
         raise ModelError(f"{path}: cannot be read ({error}); it is truncated or not a safetensors file") from None
     wanted = network.state_dict()
@@ -314,5 +361,10 @@ def _load_weights(network: Network, path: Path) -> None:
             raise ModelError(
                 f"{path}: {name} has shape {tuple(tensors[name].shape)}, config.json says "
                 f"{tuple(tensor.shape)}; the two files do not belong together"
+            )
+        if tensor.is_floating_point() != tensors[name].is_floating_point():
+            raise ModelError(
+                f"{path}: {name} holds {tensors[name].dtype} without {name}.scale, expected {tensor.dtype}; the file "
+                "is damaged, copy it again"
             )
     network.load_state_dict(tensors)
