@@ -1,7 +1,8 @@
 """Convolutional-recurrent networks for sequences.
 
 read: files or arrays -> Dataset; check: what training would trip over; train: Dataset -> Run; load: a saved model;
-Sequences and pad: the batch of sequences that every layer takes. The rooms below hold the rest (crnn.nn, crnn.sklearn).
+stream: a saved model, live; Sequences and pad: the batch of sequences that every layer takes. The rooms below hold the
+rest (crnn.nn, crnn.sklearn).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _HOME = {  # public name -> the file that defines it; imported on first use, so 
     "check": "crnn.data.check",
     "train": "crnn.run",
     "load": "crnn.run",
+    "stream": "crnn.run",
     "Run": "crnn.run",
     "Model": "crnn.model",
     "Sequences": "crnn.sequences",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from crnn.model import Model as Model
     from crnn.run import Run as Run
     from crnn.run import load as load
+    from crnn.run import stream as stream
     from crnn.run import train as train
     from crnn.sequences import Sequences as Sequences
     from crnn.sequences import pad as pad

@@ -28,6 +28,8 @@ from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_
 from crnn.presets import DataSummary, find_preset
 from crnn.report.evaluation import Evaluation, RunFacts, class_counts, versions
 from crnn.report.evaluation import evaluate as evaluate_model
+from crnn.streaming.engines import EngineName
+from crnn.streaming.stream import Stream
 from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
@@ -103,7 +105,7 @@ def train(
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
-    folder = _free_folder(out, overwrite)
+    folder = free_folder(out, overwrite)
     data = _read_all(data, test, options)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
     if not quiet:
@@ -142,6 +144,11 @@ def load(folder: str | Path) -> Model:
         ModelError: missing, truncated, foreign, or of a newer version.
     """
     return Model.load(folder)
+
+
+def stream(folder: str | Path, snapshot: bytes | None = None, *, engine: EngineName = "auto") -> Stream:
+    """A live stream through the trained model of a run folder; as Model.stream."""
+    return load(folder).stream(snapshot, engine=engine)
 
 
 def check(
@@ -709,7 +716,7 @@ def _origin(plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def _free_folder(out: str | Path | None, overwrite: bool) -> Path | None:
+def free_folder(out: str | Path | None, overwrite: bool) -> Path | None:
     """The run folder to write, refused where it holds anything that may not be replaced; nothing is written yet."""
     if out is None:
         return None

@@ -68,6 +68,11 @@ class Network(nn.Module):
         return self.body.timing
 
     @property
+    def timings(self) -> list[Timing]:
+        """Of each way from the input to the head, in input frames; those of a concat differ."""
+        return [self.timing.then(timing) for timing in self.summary.timings]
+
+    @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crnn.config import build_config, config, to_plain
 from crnn.errors import ConfigError, ShapeError, StreamError
 from crnn.nn.blocks import Spec, build_layers, complete_layers, split_spec
-from crnn.nn.layers import Chain, Features, State
+from crnn.nn.layers import Chain, Features, State, Timing
 from crnn.sequences import Sequences
 
 
@@ -87,6 +87,11 @@ class Summary(nn.Module):
     def has_frames(self, state: State) -> bool:
         """True once there is something to read."""
         return bool((state[-1] > 0).all())
+
+    @property
+    def timings(self) -> list[Timing]:
+        """Of each way from the frames that it is given to those that it counts."""
+        return [Timing()]
 
     def macs_per_frame(self) -> float:
         """Multiply-adds for one input frame."""
@@ -404,6 +409,10 @@ class Concat(Summary):
     @property
     def can_stream(self) -> bool:
         return all(branch.can_stream and part.can_stream for branch, part in self._pairs)
+
+    @property
+    def timings(self) -> list[Timing]:
+        return [branch.timing.then(timing) for branch, part in self._pairs for timing in part.timings]
 
     def start(self, batch: int) -> State:
         """The states of each part: its layers', then its summary's.
