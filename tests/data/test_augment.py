@@ -8,7 +8,7 @@ import torch
 from crnn.config import build_config
 from crnn.data.augment import STEPS, Augment, AugmentConfig, resample
 from crnn.errors import ConfigError, ShapeError
-from crnn.sequences import Sequences
+from crnn.sequences import Sequences, pad
 
 EACH = {
     "window": {"window": 0.5},
@@ -158,6 +158,17 @@ def test_stretch_changes_lengths_within_limits_and_keeps_the_ends():
         assert float(row[-1]) == pytest.approx(99)
 
 
+def test_stretch_is_the_same_with_and_without_a_missing_value_elsewhere():
+    x = ragged()
+    gap = Sequences(x.data.clone(), x.lengths)
+    gap.data[1, 0] = math.nan
+    augment = Augment(AugmentConfig(stretch=0.5))
+    whole, holed = augment(x, seeded()), augment(gap, seeded())
+    assert torch.equal(whole.lengths, holed.lengths)
+    others = torch.arange(len(x.lengths)) != 1
+    torch.testing.assert_close(whole.data[others], holed.data[others])
+
+
 @pytest.mark.parametrize("options", [{"window": 0.1}, {"stretch": 9.0}])
 def test_min_length_is_kept(options):
     x = ragged()
@@ -246,6 +257,22 @@ def test_mixup_blends_the_common_part():
         expected[:common] = w * own[:common] + (1 - w) * other[:common]
         torch.testing.assert_close(mixed.data[i, : x.lengths[i]], expected)
     assert torch.equal(mixed.data, mixed.zeroed().data)
+
+
+def test_mixup_can_bring_the_partner_to_the_same_peak():
+    rows = [torch.tensor([[2.0], [-4]]), torch.tensor([[0.1], [0.05], [math.nan]]), torch.zeros(2, 1)]
+    level = [4.0, 0.1, 1.0]  # silence has none: the partner's is brought to 1
+    x = pad(rows)
+    partners = set()
+    for seed in range(10):
+        mixed, partner, weight = Augment(AugmentConfig(mixup=1.0, mixup_match=True)).mix(x, seeded(seed))
+        for i, (j, w) in enumerate(zip(partner.tolist(), weight.tolist(), strict=True)):
+            expected = w * rows[i][:2] + (1 - w) * rows[j][:2] / level[j] * level[i]
+            torch.testing.assert_close(mixed.data[i, :2], expected)
+            partners.add((i, j))
+    assert len(partners) == 9
+    with pytest.raises(ConfigError, match=r"mixup_match has no effect at augment\.mixup=0"):
+        AugmentConfig(mixup_match=True)
 
 
 def test_mixup_keeps_missing_values():

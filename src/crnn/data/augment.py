@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from scipy.special import betaincinv
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from crnn.config import config
 from crnn.errors import ConfigError, ShapeError
-from crnn.sequences import Sequences
+from crnn.sequences import Sequences, pad
 
 WARP_KNOTS = 4
 """Stretches of a sequence between which the speed of a time warp changes."""
@@ -55,6 +56,8 @@ class AugmentConfig:
     """Probability that a channel is replaced by its mean; one channel is always kept."""
     mixup: float = 0.0
     """Blend pairs of sequences and their targets with a weight drawn from Beta(mixup, mixup); 0.2 is usual."""
+    mixup_match: bool = False
+    """Bring the partner to the sequence's own peak before they are blended, so that neither drowns the other."""
     min_length: int = 1
     """Frames that window and stretch always leave: set it to what the network's pooling needs."""
 
@@ -69,6 +72,8 @@ class AugmentConfig:
             raise ConfigError(f"augment.window={self.window}; expected a share of the frames, 0 < window <= 1")
         if self.window_resize and self.window == 1:
             raise ConfigError("augment.window_resize has no effect at augment.window=1; lower window, such as 0.9")
+        if self.mixup_match and not self.mixup:
+            raise ConfigError("augment.mixup_match has no effect at augment.mixup=0; raise mixup, such as to 0.2")
         if self.min_length < 1:
             raise ConfigError(f"augment.min_length={self.min_length}; expected at least 1")
 
@@ -121,7 +126,7 @@ class Augment:
         Each keeps its own length and the larger weight. Where the partner has ended or has no value (NaN), a frame
         stays its own; what is missing in the sequence itself stays missing.
 
-        Source: Zhang et al. 2018, arXiv:1710.09412; unequal lengths and weight >= 0.5 are ours.
+        Source: Zhang et al. 2018, arXiv:1710.09412; unequal lengths, weight >= 0.5 and matched peaks are ours.
         """
         _check_floating(x)
         x = x.zeroed()
@@ -135,6 +140,10 @@ class Augment:
         beta = np.asarray(betaincinv(alpha, alpha, quantiles.numpy()))  # torch's own Beta takes no generator
         weight = torch.from_numpy(np.maximum(beta, 1 - beta)).to(x.data)
         other = x.data.index_select(0, partner)
+        if self.config.mixup_match:
+            peak = x.data.abs().nan_to_num(0.0).flatten(1).amax(1)
+            peak = peak.where(peak > 0, 1.0)
+            other = other / _spread(peak.index_select(0, partner), other) * _spread(peak, other)
         shared = _spread(x.valid & x.valid.index_select(0, partner), x.data) & ~other.isnan()
         mixed = torch.where(shared, torch.lerp(other, x.data, _spread(weight, x.data)), x.data)
         return Mixed(Sequences(mixed, x.lengths), partner, weight)
@@ -159,7 +168,9 @@ def stretch(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequen
     """Each sequence played faster or slower as a whole."""
     factor = (1 + config.stretch) ** (2 * _uniform(x, generator) - 1)
     lengths = _at_least((factor * x.lengths).round().long(), config, x.lengths)
-    return resample(x, _even_positions(x.lengths, lengths), lengths)
+    if not bool(x.data.isfinite().all()) or int(x.lengths.min()) < 1:
+        return resample(x, _even_positions(x.lengths, lengths), lengths)
+    return pad([_evenly(row, size) for row, size in zip(x.unpad(), lengths.tolist(), strict=True)])
 
 
 def time_warp(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
@@ -318,6 +329,13 @@ def _even_positions(size: Tensor, lengths: Tensor) -> Tensor:
     """(batch, max of lengths): `lengths` even steps over frames 0 ... size - 1."""
     time = torch.arange(int(lengths.max()), device=lengths.device)
     return time * ((size - 1) / (lengths - 1).clamp(min=1).double())[:, None]
+
+
+def _evenly(row: Tensor, size: int) -> Tensor:
+    """A sequence (time, *features) of finite values at `size` even steps: as `resample`, but faster."""
+    channels = row.flatten(1).T[None] if row.dim() > 1 else row[None, None]
+    frames = F.interpolate(channels, size, mode="linear", align_corners=True)[0].T
+    return frames.reshape(size, *row.shape[1:])
 
 
 def _take(data: Tensor, index: Tensor) -> Tensor:
