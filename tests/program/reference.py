@@ -86,7 +86,7 @@ def conv(op, x):
 
 
 def conv2d(op, x):
-    channels, in_channels, taps, bin_taps = op.weight.shape
+    _, in_channels, taps, bin_taps = op.weight.shape
     bins = -(-op.in_bins // op.bin_stride)
     out = []
     for start, window in windows(op, x):

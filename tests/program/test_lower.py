@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from program.reference import interpret
-from test_promises import LAYER_EXAMPLES, every_layer, every_summary, make_layer, sequences, settle
 
 from crnn.errors import ExportError
 from crnn.models.network import Network
@@ -20,6 +18,8 @@ from crnn.program.program import Program, macs
 from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
+from program.reference import interpret
+from test_promises import LAYER_EXAMPLES, every_layer, every_summary, make_layer, sequences, settle
 
 TASK = Classify.from_targets(["a", "b", "c"], ClassifyConfig())
 LENGTHS = [4, 9, 14, 31]
