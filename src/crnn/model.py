@@ -22,6 +22,7 @@ from crnn.data.dataset import Dataset, Kind
 from crnn.data.read import OnBad, as_frame, from_arrays, read
 from crnn.data.readers.reader import number_channels
 from crnn.errors import DataError, ModelError, StreamError
+from crnn.export.export import Exported, export
 from crnn.models.int8 import int8_weights, pack, unpack
 from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
@@ -192,6 +193,33 @@ class Model:
         """Many sequences at once, joining and leaving as they come; each has the numbers that it has alone."""
         return Streams(self._streamed(), engine=engine)
 
+    def export(
+        self, to: str, out: str | Path, *, name: str = "model", int8: bool = False, overwrite: bool = False
+    ) -> Exported:
+        """Write this model in a format that runs without crnn: "c" (a folder), "onnx" or "keras" (a file).
+
+        Args:
+            name: prefix of every name in C.
+            int8: ONNX only: weights as 8 bit integers.
+            overwrite: replace what is there.
+        Raises:
+            ExportError: an unknown format, a target that is there, a layer that the exporter does not know (named,
+                before anything is written), or a result that does not give the model's numbers.
+            MissingExtraError: a package is not installed; which extra brings it.
+        """
+        return export(
+            self.network,
+            self.task,
+            to,
+            out,
+            temperature=self.temperature,
+            sample_rate=self.inputs.sample_rate,
+            peaks=self.peaks,
+            name=name,
+            int8=int8,
+            overwrite=overwrite,
+        )
+
     def _streamed(self) -> StreamedModel:
         return StreamedModel(
             self.network,
@@ -228,7 +256,7 @@ class Model:
         """Write model.safetensors and config.json, each by a temporary file and a rename."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "model.safetensors", save_tensors(self._tensors(), {"format": "crnn"}))
+        write_file(folder / "model.safetensors", self.weights_file())
         config = {
             "format": FORMAT,
             "inputs": asdict(self.inputs),
@@ -241,6 +269,10 @@ class Model:
         }
         text = json.dumps(config, indent=2, ensure_ascii=False)
         write_file(folder / "config.json", text.encode())
+
+    def weights_file(self) -> bytes:
+        """What `save` writes into model.safetensors."""
+        return save_tensors(self._tensors(), {"format": "crnn"})
 
     def _tensors(self) -> dict[str, Tensor]:
         """As they stand in model.safetensors."""

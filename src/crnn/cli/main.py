@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import crnn
-from crnn.cli import check, evaluate, info, predict, train
+from crnn.cli import check, compress, evaluate, export, info, predict, train
 from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
@@ -26,7 +26,9 @@ app.command("check", help=check.__doc__)(check.check)
 app.command("train", help=train.__doc__)(train.train)
 app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
 app.command("predict", help=predict.__doc__)(predict.predict)
+app.command("export", help=export.__doc__)(export.export)
 app.command("info", help=info.__doc__)(info.info)
+app.command("compress", help=compress.__doc__)(compress.compress)
 
 
 def _version(show: bool) -> None:

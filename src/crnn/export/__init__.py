@@ -1,0 +1,5 @@
+"""A trained network in formats that run elsewhere.
+
+export: which formats there are, and the one call; onnx: one graph for whole sequences and chunks, checked with ONNX
+Runtime, built by onnx_graph (nodes, layouts, masks, states) and onnx_ops (one function an operation).
+"""

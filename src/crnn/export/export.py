@@ -1,0 +1,157 @@
+"""Which formats a trained network can be written in, and the one call that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crnn.config import nearest
+from crnn.errors import ExportError
+from crnn.models.network import Network
+from crnn.plugins import plugins
+from crnn.program.lower import lower
+from crnn.program.program import Program
+from crnn.sequences import pad
+from crnn.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an exporter is given."""
+
+    program: Program
+    out: Path
+    """The file or folder to write."""
+    reference: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]
+    """The model itself: sequences, (time, channels) or (time,) each -> (batch, outputs)."""
+    name: str
+    """Of the network, where the format has names."""
+    int8: bool
+    overwrite: bool
+
+
+class Written(Protocol):
+    """What an exporter gives back."""
+
+    def describe(self) -> str:
+        """What was written and how far it is from the model."""
+        ...
+
+
+Exporter = Callable[[Job], Written]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network in another format."""
+
+    to: str
+    files: dict[Path, int]
+    """Every file that was written -> its bytes."""
+    found: str
+    """What the exporter says: sizes, and the largest difference from the model."""
+    delay_frames: float | None
+    """Frames by which the outputs lag behind the input; None where the network or the format cannot stream."""
+    delay_seconds: float | None
+
+
+def export(
+    network: Network,
+    task: Task,
+    to: str,
+    out: str | Path,
+    *,
+    temperature: float = 1.0,
+    sample_rate: float | None = None,
+    peaks: Mapping[int, float] | None = None,
+    name: str = "model",
+    int8: bool = False,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a trained network in a format that runs without crnn; the exporter compares it with the network first.
+
+    Args:
+        to: "c", "onnx" or "keras", or what another package brings by the entry point group crnn.exporters.
+        temperature, sample_rate, peaks: of the model, as `lower` takes them.
+        name: prefix of every name in C, and of the files.
+        int8: ONNX only: weights as 8 bit integers. For C, compress the model first.
+        overwrite: replace what is there.
+    Raises:
+        ExportError: an unknown format, with the nearest known one; a target that is there; a layer that the exporter
+            does not know, or one that cannot run live where the format needs it (all before anything is written); or
+            a result that does not give the network's numbers.
+        MissingExtraError: the format needs a package that is not installed.
+    """
+    exporter, out = find_exporter(to), Path(out)
+    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
+        raise ExportError(f"{out}: is there already; name another place, or replace it with --overwrite")
+    if int8 and to != "onnx":
+        raise ExportError(f"int8 with {to}: only --to onnx rounds weights by itself; use crnn compress --int8 first")
+    program = lower(network, task, temperature=temperature, sample_rate=sample_rate, peaks=peaks)
+    reference = _reference(network.eval(), task, temperature)
+    found = exporter(Job(program, out, reference, name, int8, overwrite))
+    paths = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
+    delay = program.look_ahead if program.can_stream and to != "keras" else None
+    seconds = delay / sample_rate if delay is not None and sample_rate else None
+    return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), delay, seconds)
+
+
+def _reference(
+    network: Network, task: Task, temperature: float
+) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
+    scale, shift = task.units
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+
+    @torch.no_grad()
+    def outputs(sequences: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        x = pad([torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]).to(device)
+        found: Any = (network(x) / temperature * scale + shift).float().cpu().numpy()
+        return found  # type: ignore[no-any-return]
+
+    return outputs
+
+
+def _to_c(job: Job) -> Written:
+    from crnn.export.c import export_c
+
+    where = job.program.why_no_stream()
+    if where is not None:
+        raise ExportError(
+            f"{where}: this layer needs the end of the sequence before its first output, and the C file takes frames "
+            "as they come; train with --preset live, or export to onnx or keras, which take whole sequences"
+        )
+    return export_c(job.program, job.out, name=job.name)  # type: ignore[no-any-return]
+
+
+def _to_onnx(job: Job) -> Written:
+    from crnn.export.onnx import export_onnx
+
+    return export_onnx(job.program, job.out, reference=job.reference, int8=job.int8, overwrite=job.overwrite)
+
+
+def _to_keras(job: Job) -> Written:
+    from crnn.export.keras import export_keras
+
+    return export_keras(job.program, job.out, reference=job.reference, overwrite=job.overwrite)
+
+
+EXPORTERS: dict[str, Exporter] = {"c": _to_c, "onnx": _to_onnx, "keras": _to_keras}
+"""Every format of ours by name; other packages add theirs by the entry point group crnn.exporters."""
+
+
+def find_exporter(name: str) -> Exporter:
+    """The exporter of this format.
+
+    Raises:
+        ExportError: unknown, with the nearest known name.
+    """
+    known = {**plugins("exporters"), **EXPORTERS}
+    if name not in known:
+        raise ExportError(f"--to {name}: unknown format{nearest(name, list(known))}; one of {', '.join(sorted(known))}")
+    return known[name]  # type: ignore[no-any-return]

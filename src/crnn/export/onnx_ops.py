@@ -1,0 +1,682 @@
+"""One function an operation of a program: the ONNX nodes that compute it, on whole sequences and on chunks alike.
+
+A window's buffer is a state with a time axis of its own, so the phase of strides and pooling is its length. Where the
+sequence ends, as many zeros as the window looks ahead stand to its right; without an end there are none, and the last
+windows wait. Everything has at least one frame, if only of junk, since operators refuse an empty axis. The `peak` of an
+operation makes its weights 8 bit integers in the file; computation is in float32, as it is in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from crnn.errors import ExportError
+from crnn.export.onnx_graph import AXIS_LAYOUTS, Clock, Graph, Layout, Value
+from crnn.program import ops
+from crnn.program.program import Node
+
+Writer = Callable[[Graph, Any, Node, str, list[Value]], Value]
+"""(graph, operation, its node, name for its states, its inputs) -> what it gives."""
+WRITERS: dict[type[ops.Op], Writer] = {}
+"""Every operation that ONNX is written for."""
+
+W = TypeVar("W", bound=Writer)
+
+NOTHING_YET = -1e30
+"""A score below any other, whose exponential is 0; unlike -inf it can be subtracted from itself."""
+TINY = 1e-30
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def _writes(*kinds: type[ops.Op]) -> Callable[[W], W]:
+    def register(function: W) -> W:
+        for kind in kinds:
+            WRITERS[kind] = function
+        return function
+
+    return register
+
+
+def write(graph: Graph, node: Node, place: int, inputs: list[Value]) -> Value:
+    """The nodes of one operation; `check_known` has been asked before."""
+    kind = type(node.op)
+    return WRITERS[kind](graph, node.op, node, f"{kind.__name__.lower()}_{place}", inputs)
+
+
+def check_known(nodes: tuple[Node, ...]) -> None:
+    """Raises ExportError for an operation that ONNX is not written for: which one, and the layer that it came from."""
+    for node in nodes:
+        if not isinstance(node.op, ops.Input) and type(node.op) not in WRITERS:
+            names = ", ".join(sorted(kind.__name__ for kind in WRITERS))
+            raise ExportError(
+                f"{node.where}: the ONNX exporter does not know the operation {type(node.op).__name__!r}, only "
+                f"{names}; replace that layer"
+            )
+
+
+def _layout(value: Value, *allowed: Layout) -> Layout:
+    """The first layout among `allowed` that a value is in already; the first one of them else."""
+    return next((layout for layout in allowed if layout in value.arrays), allowed[0])
+
+
+def _per_value(numbers: NDArray[np.float32], layout: Layout, value: Value) -> NDArray[np.float32]:
+    """One number per value of a frame, shaped so that it broadcasts to a layout."""
+    if layout == "bctf":
+        channels, bins = value.grid
+        return numbers.reshape(channels, 1, bins)
+    return numbers.reshape(-1, 1) if layout == "bct" else numbers
+
+
+class _Window:
+    """What the windows of an operation slide over: its buffer, this run's frames, zeros at the end.
+
+    Args:
+        array: this run's frames, (batch, channels, time) or (batch, channels, time, bins).
+        axes: sizes of the axes of `array` besides batch and time.
+        fill: what stands behind the end.
+    """
+
+    def __init__(
+        self, graph: Graph, op: ops.Windowed, name: str, clock: Clock, array: str, axes: list[int], fill: float = 0.0
+    ) -> None:
+        self.graph, self.op, self.name, self.clock = graph, op, name, clock
+        self.ahead = op.extent - 1 - op.pad_left if op.tail == "ceil" else 0
+        self.data = array
+        self.has_state = graph.streams and op.extent > 1
+        if not self.has_state:
+            self.pads = (op.pad_left, self.ahead)
+            self.frames = clock.lengths
+            return
+        self.pads = (0, 0)
+        state = graph.state(name, [axes[0], "frames", *axes[1:]], [axes[0], op.pad_left, *axes[1:]])
+        self.before = graph.size_of(state, 2)
+        self.frames = graph.once("Add", clock.lengths, self.before)
+        self.right = graph.once("Mul", "end", graph.integers(self.ahead)) if self.ahead else graph.integers(0)
+        lacking = graph.op("Sub", graph.integers(op.extent), graph.once("Add", self.before, clock.time))
+        right = graph.op("Max", self.right, lacking)  # an operator needs one whole window
+        block = graph.zeros([graph.batch(), axes[0], right, *axes[1:]], fill)
+        self.data = graph.op("Concat", state, array, block, axis=2)
+
+    def out(self, array: str) -> Clock:
+        """The clock of the operator's output; keeps what later windows need."""
+        g, op, clock = self.graph, self.op, self.clock
+        stride, ahead = clock.stride * op.stride, clock.ahead + clock.stride * (op.extent - 1 - op.pad_left)
+        fixed = op.stride - op.extent + (0 if self.has_state else op.pad_left + self.ahead)
+        if not self.has_state and op.stride == 1 and fixed == 0:
+            return Clock(clock.name, clock.lengths, clock.time, stride, ahead)
+        lengths = g.op("Add", self.frames, g.integers(fixed))
+        if self.has_state and self.ahead:
+            lengths = g.op("Add", lengths, self.right)
+        lengths = g.op("Max", lengths, g.integers(0))  # before the division, which rounds towards zero
+        if op.stride > 1:
+            lengths = g.op("Div", lengths, g.integers(op.stride))
+        out = Clock(self.name, lengths, g.size_of(array, 2), stride, ahead)
+        if self.has_state:
+            used = g.op("Mul", g.longest(out), g.integers(op.stride))
+            g.carry(self.name, g.cut(self.data, used, g.op("Add", self.before, g.longest(clock)), 2))
+        return out
+
+
+def _clock(value: Value) -> Clock:
+    assert value.clock is not None, "this operation reads frames"
+    return value.clock
+
+
+def _weights(graph: Graph, op: ops.Conv | ops.Conv2d) -> list[str]:
+    """Kernel, and bias where there is one."""
+    bias = [graph.constant(op.bias)] if op.bias.any() else []
+    return [graph.weight(op.weight, 0, in_8_bits=op.peak is not None), *bias]
+
+
+@_writes(ops.Conv)
+def _conv(graph: Graph, op: ops.Conv, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    looks_ahead = op.extent - 1 > op.pad_left  # else no window of a true frame reaches past the end
+    array = graph.clean(x, "bct") if looks_ahead else graph.array(x, "bct")
+    window = _Window(graph, op, name, _clock(x), array, [x.size])
+    y = graph.op(
+        "Conv",
+        window.data,
+        *_weights(graph, op),
+        kernel_shape=[op.weight.shape[2]],
+        strides=[op.stride],
+        dilations=[op.dilation],
+        group=op.groups,
+        pads=list(window.pads),
+    )
+    return Value({"bct": y}, node.shape, window.out(y))
+
+
+@_writes(ops.Conv2d)
+def _conv2d(graph: Graph, op: ops.Conv2d, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    looks_ahead = op.extent - 1 > op.pad_left
+    array = graph.clean(x, "bctf") if looks_ahead else graph.array(x, "bctf")
+    window = _Window(graph, op, name, _clock(x), array, list(x.grid))
+    taps, bin_taps = op.weight.shape[2:]
+    (left, right), side = window.pads, bin_taps // 2
+    y = graph.op(
+        "Conv",
+        window.data,
+        *_weights(graph, op),
+        kernel_shape=[taps, bin_taps],
+        strides=[op.stride, op.bin_stride],
+        pads=[left, side, right, side],
+    )
+    return Value({"bctf": y}, node.shape, window.out(y))
+
+
+@_writes(ops.Pool)
+def _pool(graph: Graph, op: ops.Pool, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,), layout = inputs, _layout(inputs[0], "bct", "bctf")
+    partial = op.tail == "ceil" and op.extent > 1
+    lowest = partial and op.kind == "max" and not x.is_positive  # else zeros are as low as any
+    if lowest:
+        array = graph.op("Add", graph.array(x, layout), graph.lowest(_clock(x), layout))
+    else:
+        array = graph.clean(x, layout) if partial else graph.array(x, layout)
+    axes = list(x.grid) if layout == "bctf" else [x.size]
+    window = _Window(graph, op, name, _clock(x), array, axes, -np.inf if lowest else 0.0)
+    end = 0 if window.has_state or not partial else op.size - 1
+    others = len(axes) - 1
+    sizes: dict[str, list[int]] = {
+        "kernel_shape": [op.size] + [1] * others,
+        "strides": [op.stride] + [1] * others,
+        "pads": [0] * (1 + others) + [end] + [0] * others,
+    }
+    if op.kind == "max":
+        y = graph.op("MaxPool", window.data, **sizes)
+    else:
+        y = graph.op("AveragePool", window.data, **sizes, count_include_pad=1)
+    clock = window.out(y)
+    if op.kind == "mean" and partial:
+        y = graph.op("Mul", y, graph.spread(_share_of_real(graph, op, window, clock), layout))
+    if lowest:  # windows past the end hold nothing but -inf
+        y = graph.op("Where", graph.spread(graph.valid(clock), layout), y, graph.constant(0.0))
+    return Value({layout: y}, node.shape, clock, clean=partial and op.kind == "max", is_positive=x.is_positive)
+
+
+def _share_of_real(graph: Graph, op: ops.Pool, window: _Window, clock: Clock) -> str:
+    """(batch, time): the size of a window over the frames in it that are there."""
+    starts = graph.op("Mul", graph.positions(clock), graph.integers(op.stride))
+    left = graph.op("Sub", graph.op("Unsqueeze", window.frames, graph.integers(1)), starts)
+    real = graph.op("Clip", left, graph.constant(1, np.int64), graph.constant(op.size, np.int64))
+    return graph.op("Div", graph.constant(float(op.size)), graph.op("Cast", real, to=TensorProto.FLOAT))
+
+
+@_writes(ops.PoolBins)
+def _pool_bins(graph: Graph, op: ops.PoolBins, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    pooled = Value({}, node.shape, x.clock, clean=x.clean, is_positive=x.is_positive)
+    for found, arrays in ((pooled.zeroed, x.zeroed), (pooled.arrays, x.arrays)):
+        if "bctf" in arrays or arrays is x.arrays:
+            array = graph.clean(x, "bctf") if arrays is x.zeroed else graph.array(x, "bctf")
+            kind = "MaxPool" if op.kind == "max" else "AveragePool"
+            found["bctf"] = graph.op(kind, array, kernel_shape=[1, op.size], strides=[1, op.stride])
+    return pooled
+
+
+@_writes(ops.LogMel)
+def _log_mel(graph: Graph, op: ops.LogMel, node: Node, name: str, inputs: list[Value]) -> Value:
+    """The transform is a convolution with windowed cosines and sines, the pre-emphasis multiplied into them."""
+    (x,) = inputs
+    heard = np.flatnonzero(op.filters.any(1))  # Fourier bins that some band listens to
+    window = _Window(graph, op, name, _clock(x), graph.clean(x, "bct"), [op.channels])
+    waves = np.tile(_waves(op, heard), (op.channels, 1))[:, None]
+    spectrum = graph.op(
+        "Conv",
+        window.data,
+        graph.constant(waves),
+        kernel_shape=[op.extent],
+        strides=[op.stride],
+        group=op.channels,
+        pads=list(window.pads),
+    )  # (batch, channels * [cosines, sines], frames)
+    clock = window.out(spectrum)
+    parts = graph.op("Reshape", spectrum, graph.integers(0, op.channels, 2, len(heard), -1))
+    energy = graph.op("ReduceSumSquare", parts, graph.integers(2), keepdims=0)  # (batch, channels, bins, frames)
+    if op.power == 1:
+        energy = graph.op("Sqrt", energy)
+    bands = graph.op("MatMul", graph.constant(op.filters[heard].T), energy)
+    logs = graph.op("Log", graph.op("Max", bands, graph.constant(op.log_floor)))
+    if op.channels == 1:
+        return Value({"bct": graph.op("Squeeze", logs, graph.integers(1))}, node.shape, clock)
+    return Value({"bctf": graph.op("Transpose", logs, perm=[0, 1, 3, 2])}, node.shape, clock)
+
+
+def _waves(op: ops.LogMel, bins: NDArray[np.intp]) -> NDArray[Any]:
+    """(2 * bins, extent): windowed cosines, then sines."""
+    samples = len(op.window)
+    angle = 2 * np.pi / op.n_fft * (bins[:, None] * np.arange(samples) % op.n_fft)
+    waves = np.concatenate([np.cos(angle), -np.sin(angle)]) * op.window
+    if not op.preemphasis:
+        return waves
+    return np.pad(waves, ((0, 0), (1, 0))) - op.preemphasis * np.pad(waves, ((0, 0), (0, 1)))
+
+
+@_writes(ops.Difference)
+def _difference(graph: Graph, op: ops.Difference, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    clock, zero, one = _clock(x), graph.integers(0), graph.integers(1)
+    array = graph.array(x, "btc")
+    if graph.streams:
+        before = graph.state(name, ["frames", x.size], [0, x.size])
+        array = graph.op("Concat", before, array, axis=1)  # no frame yet: the first one is its own predecessor
+        had = graph.size_of(before, 1)
+        end = graph.op("Add", had, graph.longest(clock))
+        graph.carry(name, graph.cut(array, graph.op("Max", graph.op("Sub", end, one), zero), end, 1))
+        first = graph.cut(array, zero, graph.op("Sub", one, had), 1)
+    else:
+        first = graph.cut(array, zero, one, 1)
+    array = graph.op("Concat", first, array, axis=1)
+    now, earlier = graph.cut(array, one, graph.integers(2**62), 1), graph.cut(array, zero, graph.integers(-1), 1)
+    return Value({"btc": graph.op("Sub", now, earlier)}, node.shape, clock)
+
+
+@_writes(ops.FillMissing)
+def _fill_missing(graph: Graph, op: ops.FillMissing, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    zero = graph.constant(0.0)
+    if not op.last:
+        layout = _layout(x, *AXIS_LAYOUTS, "bctf")
+        array = graph.array(x, layout)
+        filled = {layout: graph.op("Where", graph.op("IsNaN", array), zero, array)}
+        return Value(filled, node.shape, x.clock, clean=x.clean)
+    clock, array = _clock(x), graph.array(x, "btc")
+    before = graph.zeros([graph.batch(), 1, x.size])
+    if graph.streams:
+        before = graph.state(name, [1, x.size], [1, x.size])
+    values = graph.op("Concat", before, array, axis=1)
+    # every value that is there goes to the place of its rank among those, and a frame looks its own rank up
+    missing = graph.op("IsNaN", values)
+    there = graph.op("Cast", graph.op("Not", missing), to=TensorProto.INT64)
+    rank = graph.op("Sub", graph.op("CumSum", there, graph.constant(1, np.int64)), graph.constant(1, np.int64))
+    beyond = graph.size_of(values, 1)
+    space = graph.zeros([graph.batch(), graph.op("Add", beyond, graph.integers(1)), x.size])
+    ranked = graph.op("ScatterElements", space, graph.op("Where", missing, beyond, rank), values, axis=1)
+    filled_array = graph.op("GatherElements", ranked, rank, axis=1)
+    if graph.streams:
+        end = graph.op("Add", graph.longest(clock), graph.integers(1))
+        graph.carry(name, graph.cut(filled_array, graph.longest(clock), end, 1))
+    result = graph.cut(filled_array, graph.integers(1), graph.integers(2**62), 1)
+    return Value({"btc": result}, node.shape, clock)
+
+
+@_writes(ops.IsMissing)
+def _is_missing(graph: Graph, op: ops.IsMissing, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, *AXIS_LAYOUTS, "bctf")
+    array = graph.op("Cast", graph.op("IsNaN", graph.array(x, layout)), to=TensorProto.FLOAT)
+    return Value({layout: array}, node.shape, x.clock, clean=x.clean, is_positive=True)
+
+
+@_writes(ops.Embedding)
+def _embedding(graph: Graph, op: ops.Embedding, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    table = graph.weight(op.table, 0, in_8_bits=False)
+    return Value({"btc": graph.op("Gather", table, graph.array(x, "bt"), axis=0)}, node.shape, x.clock)
+
+
+@_writes(ops.Affine)
+def _affine(graph: Graph, op: ops.Affine, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = next(iter(x.arrays))
+    array = x.arrays[layout]
+    if op.centre.any():
+        array = graph.op("Sub", array, graph.constant(_per_value(op.centre, layout, x)))
+    if (op.scale != 1).any():
+        array = graph.op("Mul", array, graph.constant(_per_value(op.scale, layout, x)))
+    if op.shift.any():
+        array = graph.op("Add", array, graph.constant(_per_value(op.shift, layout, x)))
+    return Value({layout: array}, node.shape, x.clock, clean=x.clean and not (op.centre.any() or op.shift.any()))
+
+
+SAME_NAMED = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "asinh": "Asinh", "gelu": "Gelu"}
+
+
+@_writes(ops.Map)
+def _map(graph: Graph, op: ops.Map, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = next(iter(x.arrays))
+    array = x.arrays[layout]
+    if op.function in SAME_NAMED:
+        y = graph.op(SAME_NAMED[op.function], array)
+    elif op.function == "silu":
+        y = graph.op("Mul", array, graph.op("Sigmoid", array))
+    elif op.function == "leaky_relu":
+        y = graph.op("LeakyRelu", array, alpha=0.01)
+    elif op.function == "elu":
+        y = graph.op("Elu", array, alpha=1.0)
+    else:
+        raise ExportError(f"{node.where}: the ONNX exporter does not know the function {op.function!r}; use another")
+    positive = op.function in ("relu", "sigmoid")
+    return Value({layout: y}, node.shape, x.clock, clean=x.clean and op.function != "sigmoid", is_positive=positive)
+
+
+@_writes(ops.Softmax)
+def _softmax(graph: Graph, op: ops.Softmax, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, "btc", "tbc", "bct") if x.clock else "bc"
+    y = graph.op("Softmax", graph.array(x, layout), axis=layout.index("c"))
+    return Value({layout: y}, node.shape, x.clock, is_positive=True)
+
+
+@_writes(ops.Dense)
+def _dense(graph: Graph, op: ops.Dense, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, "btc", "tbc") if x.clock else "bc"
+    array = graph.array(x, layout)
+    outputs, values = op.weight.shape
+    lead = [0] * (len(layout) - 1)
+    if op.rows > 1:
+        array = graph.op("Reshape", array, graph.integers(*lead, op.rows, values))
+    y = graph.op("MatMul", array, graph.weight(np.ascontiguousarray(op.weight.T), 1, in_8_bits=op.peak is not None))
+    if op.bias.any():
+        y = graph.op("Add", y, graph.constant(op.bias))
+    if op.rows > 1:
+        y = graph.op("Reshape", y, graph.integers(*lead, op.rows * outputs))
+    return Value({layout: y}, node.shape, x.clock)
+
+
+@_writes(ops.FrameNorm)
+def _frame_norm(graph: Graph, op: ops.FrameNorm, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, "btc", "tbc") if x.clock else "bc"
+    array, weight = graph.array(x, layout), graph.constant(op.weight)
+    if op.kind == "layer":
+        y = graph.op("LayerNormalization", array, weight, graph.constant(op.bias), axis=-1, epsilon=op.eps)
+        return Value({layout: y}, node.shape, x.clock)
+    square = graph.op("ReduceMean", graph.op("Mul", array, array), graph.integers(-1), keepdims=1)
+    root = graph.op("Sqrt", graph.op("Add", square, graph.constant(op.eps)))
+    return Value({layout: graph.op("Mul", graph.op("Div", array, root), weight)}, node.shape, x.clock, clean=x.clean)
+
+
+@_writes(ops.Slice)
+def _slice(graph: Graph, op: ops.Slice, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, *AXIS_LAYOUTS) if x.clock else "bc"
+    axis = layout.index("c")
+    y = graph.cut(graph.array(x, layout), graph.integers(op.start), graph.integers(op.stop), axis)
+    return Value({layout: y}, node.shape, x.clock, clean=x.clean, is_positive=x.is_positive)
+
+
+@_writes(ops.Reshape)
+def _reshape(graph: Graph, op: ops.Reshape, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    if not x.clock:
+        return Value(dict(x.arrays), node.shape)
+    if not set(x.arrays) & set(AXIS_LAYOUTS):
+        graph.array(x, "btc")
+    flat = {layout: x.arrays[layout] for layout in AXIS_LAYOUTS if layout in x.arrays}
+    return Value(flat, node.shape, x.clock, clean=x.clean, is_positive=x.is_positive)
+
+
+@_writes(ops.Concat)
+def _concat(graph: Graph, op: ops.Concat, node: Node, name: str, inputs: list[Value]) -> Value:
+    if node.is_vector:
+        return Value({"bc": graph.op("Concat", *[x.arrays["bc"] for x in inputs], axis=1)}, node.shape)
+    of_bins = len(node.shape) == 2 and all(x.grid[1] == node.shape[1] for x in inputs)
+    layouts: tuple[Layout, ...] = ("bctf", *AXIS_LAYOUTS) if of_bins else AXIS_LAYOUTS
+    layout = next((each for each in layouts if each in inputs[-1].arrays), layouts[0])
+    arrays, layout, clock = _aligned(graph, name, inputs, layout)
+    joined = graph.op("Concat", *arrays, axis=1 if layout == "bctf" else layout.index("c"))
+    return Value({layout: joined}, node.shape, clock, *_flags(inputs, clock))
+
+
+@_writes(ops.Add)
+def _add(graph: Graph, op: ops.Add, node: Node, name: str, inputs: list[Value]) -> Value:
+    layout: Layout = next(iter(inputs[0].arrays))
+    clock: Clock | None = None
+    arrays = [x.arrays[layout] for x in inputs if node.is_vector]
+    if not node.is_vector:
+        arrays, layout, clock = _aligned(graph, name, inputs, layout)
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = graph.op("Add", total, array)
+    return Value({layout: total}, node.shape, clock, *_flags(inputs, clock))
+
+
+def _flags(inputs: list[Value], clock: Clock | None) -> tuple[bool, bool]:
+    """Whether a sum or a row of streams is clean, and has no value below 0."""
+    kept = clock is not None and all(x.clock is not None and x.clock.lengths == clock.lengths for x in inputs)
+    return kept and all(x.clean for x in inputs), all(x.is_positive for x in inputs)
+
+
+def _aligned(graph: Graph, name: str, inputs: list[Value], layout: Layout) -> tuple[list[str], Layout, Clock]:
+    """Arrays of streams frame by frame, their layout and their clock.
+
+    The faster ones' frames wait in a state for the slowest; frames that not every stream has are lost.
+    """
+    clocks = [_clock(x) for x in inputs]
+    if len({clock.lengths for clock in clocks}) == 1:
+        return [graph.array(x, layout) for x in inputs], layout, clocks[0]
+    layout = "btc" if layout == "tbc" else layout  # the batch stands first in a state
+    axis, ahead = layout.index("t"), max(clock.ahead for clock in clocks)
+    arrays, lengths, times, waiting = [], [], [], []
+    for i, (x, clock) in enumerate(zip(inputs, clocks, strict=True)):
+        array, length, time = graph.array(x, layout), clock.lengths, clock.time
+        if graph.streams and clock.ahead < ahead:
+            axes = list(x.grid) if layout == "bctf" else [x.size]
+            before, after = axes[: axis - 1], axes[axis - 1 :]
+            state = graph.state(f"{name}_{i}", [*before, "frames", *after], [*before, 0, *after])
+            had = graph.size_of(state, axis)
+            array = graph.op("Concat", state, array, axis=axis)
+            length, time = graph.op("Add", length, had), graph.op("Add", time, had)
+            waiting.append((state, array, length))
+        arrays.append(array)
+        lengths.append(length)
+        times.append(time)
+    time, length = graph.op("Min", *dict.fromkeys(times)), graph.op("Min", *dict.fromkeys(lengths))
+    clock = Clock(name, length, time, clocks[0].stride, ahead)
+    for state, array, length in waiting:
+        end = graph.op("ReduceMax", length, keepdims=1)
+        graph.carry(state, graph.cut(array, graph.longest(clock), end, axis))
+    return [graph.cut(array, graph.integers(0), time, axis) for array in arrays], layout, clock
+
+
+GATES = {"rnn": [0], "lstm": [0, 3, 1, 2], "gru": [1, 0, 2]}
+"""Of ONNX (LSTM input, output, forget, cell; GRU update, reset, new), as positions in PyTorch's order."""
+
+
+@_writes(ops.Recurrent)
+def _recurrent(graph: Graph, op: ops.Recurrent, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    clock, hidden = _clock(x), op.hidden_size
+    lengths = graph.once("Cast", clock.lengths, to=TensorProto.INT32)
+    weights = [
+        graph.weight(_gates(op, op.weight_x)[None], 1, in_8_bits=op.peak is not None),
+        graph.weight(_gates(op, op.weight_h)[None], 1, in_8_bits=op.peak is not None),
+        graph.constant(np.concatenate([_gates(op, op.bias_x), _gates(op, op.bias_h)])[None]),
+    ]
+    names = ("hidden", "cell")[: len(op.initial)]
+    before = [_initial(graph, op, clock, f"{name}_{each}", i) for i, each in enumerate(names)]
+    attributes: dict[str, Any] = {"hidden_size": hidden, "direction": "reverse" if op.reverse else "forward"}
+    if op.cell == "gru":
+        attributes["linear_before_reset"] = 1
+    ends = ["", ""] if before[0] is None else [graph.op("Unsqueeze", str(b), graph.integers(0)) for b in before]
+    y, *after = graph.node(
+        op.cell.upper(), [graph.array(x, "tbc"), *weights, lengths, *ends[: len(names)]], 1 + len(names), **attributes
+    )
+    if graph.streams:
+        any_frame = graph.once("Greater", graph.once("Unsqueeze", clock.lengths, graph.integers(1)), graph.integers(0))
+        for each, old, new in zip(names, before, after, strict=True):  # without a frame, ONNX Runtime gives zeros
+            new = graph.op("Squeeze", new, graph.integers(0))
+            graph.carry(f"{name}_{each}", graph.op("Where", any_frame, new, str(old)))
+    return Value({"tbc": graph.op("Squeeze", y, graph.integers(1))}, node.shape, clock, clean=True)
+
+
+def _gates(op: ops.Recurrent, stacked: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights or biases in ONNX's order of gates."""
+    each = np.split(stacked, len(GATES[op.cell]))
+    return np.concatenate([each[i] for i in GATES[op.cell]])
+
+
+def _initial(graph: Graph, op: ops.Recurrent, clock: Clock, name: str, i: int) -> str | None:
+    """(batch, hidden) before this run; None for zeros that are always the same."""
+    learned = op.initial[i : i + 1]
+    if not graph.streams:
+        if not op.initial.any():
+            return None
+        shape = graph.op("Concat", graph.batch(), graph.integers(op.hidden_size), axis=0)
+        return graph.op("Expand", graph.constant(learned), shape)
+    state = graph.state(name, [op.hidden_size], [op.hidden_size])
+    if not learned.any():
+        return state
+    is_new = graph.is_new(clock)
+    assert is_new is not None, "streams count"
+    return graph.op("Where", is_new, graph.constant(learned), state)
+
+
+@_writes(ops.First)
+def _first(graph: Graph, op: ops.First, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    clock, layout = _clock(x), _layout(x, *AXIS_LAYOUTS)
+    axis = layout.index("t")
+    frame = graph.cut(graph.array(x, layout), graph.integers(0), graph.integers(1), axis)
+    frame = graph.op("Squeeze", frame, graph.integers(axis))
+    is_new = graph.is_new(clock)
+    if is_new is not None:
+        frame = graph.op("Where", is_new, frame, graph.state(name, [x.size], [x.size]))
+        graph.carry(name, frame)
+    return Value({"bc": frame}, node.shape)
+
+
+@_writes(ops.Last)
+def _last(graph: Graph, op: ops.Last, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    clock, layout = _clock(x), _layout(x, "tbc", "btc")
+    place = graph.op("Max", graph.op("Sub", clock.lengths, graph.integers(1)), graph.integers(0))
+    if layout == "btc":
+        place = graph.op("Unsqueeze", place, graph.integers(1))
+        frame = graph.op("GatherND", graph.array(x, layout), place, batch_dims=1)
+    else:
+        zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+        rows = graph.op("Range", zero, graph.op("Squeeze", graph.batch(), graph.integers(0)), one)
+        both = [graph.op("Unsqueeze", each, graph.integers(1)) for each in (place, rows)]
+        frame = graph.op("GatherND", graph.array(x, layout), graph.op("Concat", *both, axis=1))
+    if graph.streams:
+        any_frame = graph.once("Greater", graph.once("Unsqueeze", clock.lengths, graph.integers(1)), graph.integers(0))
+        frame = graph.op("Where", any_frame, frame, graph.state(name, [x.size], [x.size]))
+        graph.carry(name, frame)
+    return Value({"bc": frame}, node.shape)
+
+
+@_writes(ops.Mean)
+def _mean(graph: Graph, op: ops.Mean, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    total = _sum(graph, x)
+    _, count = graph.counts(_clock(x))
+    count = graph.op("Cast", graph.op("Max", count, graph.integers(1)), to=TensorProto.FLOAT)
+    if not graph.streams:
+        return Value({"bc": graph.op("Div", total, count)}, node.shape, is_positive=x.is_positive)
+    before = graph.state(name, [x.size], [x.size])
+    now = graph.op("Cast", graph.once("Unsqueeze", _clock(x).lengths, graph.integers(1)), to=TensorProto.FLOAT)
+    step = graph.op("Sub", total, graph.op("Mul", now, before))  # a sum of all frames would grow for ever
+    mean = graph.op("Add", before, graph.op("Div", step, count))
+    graph.carry(name, mean)
+    return Value({"bc": mean}, node.shape)
+
+
+def _sum(graph: Graph, x: Value) -> str:
+    """(batch, values): the sum of a run's true frames."""
+    clock, layout = _clock(x), _layout(x, *AXIS_LAYOUTS)
+    if x.clean or layout in x.zeroed:
+        return graph.op("ReduceSum", graph.clean(x, layout), graph.integers(layout.index("t")), keepdims=0)
+    array = graph.array(x, layout)
+    mask = graph.once("Cast", graph.valid(clock), to=TensorProto.FLOAT)
+    if layout == "btc":
+        row = graph.once("Unsqueeze", mask, graph.integers(1))
+        return graph.op("Squeeze", graph.op("MatMul", row, array), graph.integers(1))
+    if layout == "bct":
+        column = graph.once("Unsqueeze", mask, graph.integers(2))
+        return graph.op("Squeeze", graph.op("MatMul", array, column), graph.integers(2))
+    return graph.op("ReduceSum", graph.clean(x, layout), graph.integers(0), keepdims=0)
+
+
+@_writes(ops.Max)
+def _max(graph: Graph, op: ops.Max, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    clock, layout = _clock(x), _layout(x, *AXIS_LAYOUTS)
+    if x.is_positive:
+        array = graph.clean(x, layout)  # zeros are as low as any
+    else:
+        array = graph.op("Add", graph.array(x, layout), graph.lowest(clock, layout))
+    peak = graph.op("ReduceMax", array, graph.integers(layout.index("t")), keepdims=0)
+    if graph.streams:
+        before = graph.state(name, [x.size], [x.size])
+        if not x.is_positive:
+            is_new = graph.is_new(clock)
+            assert is_new is not None, "streams count"
+            before = graph.op("Where", is_new, graph.constant(-np.inf), before)
+        peak = graph.op("Max", before, peak)
+        graph.carry(name, peak)
+    return Value({"bc": peak}, node.shape, is_positive=x.is_positive)
+
+
+@_writes(ops.Attend)
+def _attend(graph: Graph, op: ops.Attend, node: Node, name: str, inputs: list[Value]) -> Value:
+    """Softmax in one pass: what was summed is rescaled whenever a larger score comes."""
+    (x,) = inputs
+    clock, array = _clock(x), graph.array(x, "btc")
+    hidden = graph.op("MatMul", array, graph.weight(np.ascontiguousarray(op.weight.T), 1, in_8_bits=False))
+    hidden = graph.op("Tanh", graph.op("Add", hidden, graph.constant(op.bias)))
+    scores = graph.op("MatMul", hidden, graph.constant(op.score[:, None]))  # (batch, time, 1)
+    scores = graph.op("Squeeze", graph.op("Add", scores, graph.lowest(clock, "btc")), graph.integers(2))
+    peak = graph.op("ReduceMax", scores, graph.integers(1), keepdims=1)
+    states: list[str] = []
+    if graph.streams:
+        is_new = graph.is_new(clock)
+        assert is_new is not None, "streams count"
+        states = [graph.state(f"{name}_{part}", [n], [n]) for part, n in (("peak", 1), ("weight", 1), ("sum", x.size))]
+        before = graph.op("Where", is_new, graph.constant(NOTHING_YET), states[0])
+        peak = graph.op("Max", before, peak)
+    now = graph.op("Exp", graph.op("Sub", scores, peak))
+    weight = graph.op("ReduceSum", now, graph.integers(1), keepdims=1)
+    weighted = graph.op("MatMul", graph.op("Unsqueeze", now, graph.integers(1)), array)
+    weighted = graph.op("Squeeze", weighted, graph.integers(1))
+    if states:
+        old = graph.op("Exp", graph.op("Sub", before, peak))
+        weight = graph.op("Add", graph.op("Mul", states[1], old), weight)
+        weighted = graph.op("Add", graph.op("Mul", states[2], old), weighted)
+        for state, value in zip(states, (peak, weight, weighted), strict=True):
+            graph.carry(state, value)
+    return Value({"bc": graph.op("Div", weighted, graph.op("Max", weight, graph.constant(TINY)))}, node.shape)
+
+
+@_writes(ops.SequenceNorm)
+def _sequence_norm(graph: Graph, op: ops.SequenceNorm, node: Node, name: str, inputs: list[Value]) -> Value:
+    """Two passes, as in the layer: exact for a large level with small changes on it."""
+    (x,) = inputs
+    clock, layout = _clock(x), _layout(x, "bct", "btc")
+    axis, zero = graph.integers(layout.index("t")), graph.constant(0.0)
+    array = graph.array(x, layout)
+    there = graph.op("Not", graph.op("IsNaN", array))
+    there = graph.op("And", there, graph.spread(graph.valid(clock), layout))
+    count = graph.op("ReduceSum", graph.op("Cast", there, to=TensorProto.FLOAT), axis, keepdims=1)
+    count = graph.op("Max", count, graph.constant(1.0))
+    total = graph.op("ReduceSum", graph.op("Where", there, array, zero), axis, keepdims=1)
+    centred = graph.op("Sub", array, graph.op("Div", total, count))
+    if op.divide:
+        square = graph.op("ReduceSumSquare", graph.op("Where", there, centred, zero), axis, keepdims=1)
+        std = graph.op("Sqrt", graph.op("Div", square, count))
+        floor = graph.constant(_per_value(op.floor.reshape(-1), layout, x))
+        centred = graph.op("Div", centred, graph.op("Add", std, floor))
+    return Value({layout: centred}, node.shape, clock)
+
+
+@_writes(ops.Level)
+def _level(graph: Graph, op: ops.Level, node: Node, name: str, inputs: list[Value]) -> Value:
+    (x,) = inputs
+    layout = _layout(x, *AXIS_LAYOUTS)
+    loudness = graph.op("Abs", graph.clean(x, layout))
+    loudness = graph.op("Where", graph.op("IsNaN", loudness), graph.constant(0.0), loudness)
+    axes = graph.integers(*(i for i, axis in enumerate(layout) if axis != "b"))
+    peak = graph.op("Min", graph.op("ReduceMax", loudness, axes, keepdims=1), graph.constant(LARGEST))
+    is_silent = graph.op("Equal", peak, graph.constant(0.0))
+    peak = graph.op("Where", is_silent, graph.constant(1.0), peak)
+    return Value({layout: graph.op("Div", graph.clean(x, layout), peak)}, node.shape, x.clock, clean=True)
