@@ -349,16 +349,28 @@ class Run:
         self,
         source: Any,
         *,
+        targets: bool = False,
+        labels: str | None = None,
+        target: str | None = None,
+        group: str | None = None,
+        pattern: str | None = None,
         id: str | None = None,
         time: str | None = None,
         format: str | None = None,
         on_bad: OnBad = "fail",
     ) -> Dataset:
-        """Data to predict for, without targets; read as in training where nothing else is said."""
+        """Data as this model takes it, read as in training where nothing else is said.
+
+        Args:
+            targets: True to score or to train; for prediction they are left out, and with them labels, target, group
+                and pattern.
+        """
         asked = {"id": id, "time": time, "format": format}
+        if targets:
+            asked |= {"labels": labels, "target": target, "group": group, "pattern": pattern}
         if not isinstance(source, Dataset):
             asked = self._as_in_training(asked)
-        return self.model.read(source, id=asked["id"], time=asked["time"], format=asked["format"], on_bad=on_bad)
+        return self.model.read(source, targets=targets, on_bad=on_bad, **asked)
 
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
         """As Model.predict, the data read as in training."""
@@ -388,10 +400,7 @@ class Run:
         if data is None:
             return self.evaluation
         asked = {"labels": labels, "target": target, "group": group, "pattern": pattern}
-        asked |= {"id": id, "time": time, "format": format}
-        if not isinstance(data, Dataset):
-            asked = self._as_in_training(asked)
-        data = self.model.read(data, targets=True, on_bad=on_bad, **asked)
+        data = self.read(data, targets=True, id=id, time=time, format=format, on_bad=on_bad, **asked)
         return evaluate_model(
             self.model.network,
             self.model.task,

@@ -27,6 +27,7 @@ app.command("train", help=train.__doc__)(train.train)
 app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
 app.command("predict", help=predict.__doc__)(predict.predict)
 app.command("export", help=export.__doc__)(export.export)
+app.command("stream", help=stream.__doc__)(stream.stream)
 app.command("info", help=info.__doc__)(info.info)
 app.command("compress", help=compress.__doc__)(compress.compress)
 

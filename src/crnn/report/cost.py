@@ -52,8 +52,6 @@ def measure_cost(
     near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, fits)]
     batch = collate(data, near.tolist()).to(device_of(network))
     one = Sequences(batch.data[:1, : int(batch.lengths[0])], batch.lengths[:1])
-    frames = 1000
-    per_frame = (network.macs(median + frames) - network.macs(median)) / frames
     was_training = network.training
     network.eval()
     try:
@@ -63,7 +61,7 @@ def measure_cost(
         network.train(was_training)
     return Cost(
         num_parameters=network.num_parameters,
-        macs=per_frame * (data.sample_rate or 1),
+        macs=macs_per_frame(network) * (data.sample_rate or 1),
         per="second" if data.sample_rate else "step",
         macs_per_example=float(network.macs(median)),
         single_seconds=single,
@@ -72,6 +70,12 @@ def measure_cost(
         threads=torch.get_num_threads(),
         model_bytes=model_bytes,
     )
+
+
+def macs_per_frame(network: Network) -> float:
+    """Multiply-adds that each further input frame costs."""
+    start, frames = network.min_length, 1000
+    return (network.macs(start + frames) - network.macs(start)) / frames
 
 
 @torch.inference_mode()
