@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import crnn
-from crnn.cli import check, compress, evaluate, export, info, predict, train
+from crnn.cli import check, compress, evaluate, export, info, predict, stream, train
 from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
