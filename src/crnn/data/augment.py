@@ -159,9 +159,8 @@ def window(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequenc
     start = (_uniform(x, generator) * (x.lengths - size + 1)).floor()
     if config.window_resize:
         return resample(x, start[:, None] + _even_positions(size, x.lengths), x.lengths)
-    time = torch.arange(int(size.max()), device=x.data.device)
-    index = (start.long()[:, None] + time).minimum((x.lengths - 1)[:, None])
-    return Sequences(_take(x.data, index), size).zeroed()
+    cuts = zip(x.data, start.long().tolist(), size.tolist(), strict=True)
+    return pad([row[first : first + count] for row, first, count in cuts])
 
 
 def stretch(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
@@ -192,10 +191,11 @@ def time_warp(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequ
 def time_shift(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
     """Each sequence earlier or later within its own length."""
     shift = ((2 * _uniform(x, generator) - 1) * config.time_shift * x.lengths).round().long()
-    index = torch.arange(x.data.shape[1], device=x.data.device) - shift[:, None]
-    lengths = x.lengths.clamp(min=1)[:, None]
-    index = index.remainder(lengths) if config.shift_mode == "wrap" else index.clamp(min=0).minimum(lengths - 1)
-    return Sequences(_take(x.data, index), x.lengths).zeroed()
+    if config.shift_mode == "wrap":
+        rows = zip(x.unpad(), shift.tolist(), strict=True)
+        return pad([row.roll(by, 0) for row, by in rows], length=x.data.shape[1])
+    index = (torch.arange(x.data.shape[1], device=x.data.device) - shift[:, None]).clamp(min=0)
+    return Sequences(_take(x.data, index.minimum((x.lengths - 1).clamp(min=0)[:, None])), x.lengths).zeroed()
 
 
 def rotate(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
