@@ -1,0 +1,204 @@
+/* Sums and functions on rows of floats: strict C99 that compilers turn into vector instructions.
+
+   Weights are blocked: for 16 outputs after another, input by input, their 16 weights side by side; outputs are filled up
+   with zeros to whole blocks. */
+
+#ifndef CRNN_KERNELS_H
+#define CRNN_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if CRNN_HAS_INT8
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#endif
+#endif
+
+#ifdef FP_FAST_FMAF
+#define CRNN_MULTIPLY_ADD(a, b, c) fmaf((a), (b), (c))
+#else
+#define CRNN_MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
+#if CRNN_HAS_MATRIX
+/* sum[l] += w[i][l] * x[i] over n inputs, for 16 outputs: four inputs at a time, so that no sum waits for the one
+   before, and each quarter in registers of its own. */
+static void crnn_add_16(const float *restrict w, const float *restrict x, int32_t n, float *restrict sum) {
+  float a[16], b[16], c[16], d[16];
+  int32_t i = 0;
+  for (int l = 0; l < 16; l++) a[l] = sum[l], b[l] = 0.0f, c[l] = 0.0f, d[l] = 0.0f;
+  for (; i + 4 <= n; i += 4) {
+    const float v0 = x[i], v1 = x[i + 1], v2 = x[i + 2], v3 = x[i + 3];
+    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], v0, a[l]);
+    for (int l = 0; l < 16; l++) b[l] = CRNN_MULTIPLY_ADD(w[16 + l], v1, b[l]);
+    for (int l = 0; l < 16; l++) c[l] = CRNN_MULTIPLY_ADD(w[32 + l], v2, c[l]);
+    for (int l = 0; l < 16; l++) d[l] = CRNN_MULTIPLY_ADD(w[48 + l], v3, d[l]);
+    w += 64;
+  }
+  for (; i < n; i++) {
+    const float v = x[i];
+    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], v, a[l]);
+    w += 16;
+  }
+  for (int l = 0; l < 16; l++) sum[l] = (a[l] + b[l]) + (c[l] + d[l]);
+}
+
+/* sum += w x for m outputs, m a multiple of 16. */
+static void crnn_add(const float *w, const float *x, int32_t n, float *sum, int32_t m) {
+  for (int32_t at = 0; at < m; at += 16) {
+    crnn_add_16(w, x, n, sum + at);
+    w += (ptrdiff_t)16 * n;
+  }
+}
+#endif
+
+#if CRNN_HAS_INT8
+/* x in whole steps, times of which it is `scale`, within -127 ... 127; halves go to the even one, NaN to 0. Filled up
+   with zeros to a multiple of 4. Compared as integers, as in crnn_exp. */
+static void crnn_quantize(const float *x, int32_t n, float scale, int8_t *q) {
+  int32_t i = 0;
+  for (; i < n; i++) {
+    union {
+      float f;
+      int32_t i;
+    } bits;
+    int32_t size;
+    bits.f = x[i] * scale;
+    size = bits.i & 0x7FFFFFFF;
+    bits.i = size > 0x42FE0000 ? (bits.i ^ size) | 0x42FE0000 : bits.i; /* 127.0f */
+    bits.i = size > 0x7F800000 ? 0 : bits.i;
+    bits.f = bits.f + 12582912.0f; /* 1.5 * 2^23: its last bits are the rounded number */
+    q[i] = (int8_t)((bits.i & 0xFF) - ((bits.i & 0x80) << 1));
+  }
+  for (; i & 3; i++) q[i] = 0;
+}
+
+/* sum[l] += w[l][i] * q[i] over n inputs, a multiple of 4, for 16 outputs: four inputs after another, output by output.
+   Exact whole numbers, so every way below gives the same. Where the machine multiplies by unsigned bytes only, 128 is
+   added to q, and `offset`, 128 times the sum of an output's weights, comes off again. */
+static void crnn_add_bytes_16(const int8_t *restrict w, const int8_t *restrict q, int32_t n,
+                              const int32_t *restrict offset, int32_t *restrict sum) {
+#if defined(__AVX512VNNI__)
+  __m512i a = _mm512_sub_epi32(_mm512_loadu_si512(sum), _mm512_loadu_si512(offset));
+  __m512i b = _mm512_setzero_si512(), c = b, d = b;
+  int32_t i = 0, four;
+#define CRNN_FOUR(acc, at)                                                          \
+  __builtin_memcpy(&four, q + i + (at), 4);                                         \
+  acc = _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(four ^ (int32_t)0x80808080u), \
+                            _mm512_loadu_si512(w + 16 * (ptrdiff_t)(i + (at))))
+  for (; i + 16 <= n; i += 16) {
+    CRNN_FOUR(a, 0);
+    CRNN_FOUR(b, 4);
+    CRNN_FOUR(c, 8);
+    CRNN_FOUR(d, 12);
+  }
+  for (; i < n; i += 4) {
+    CRNN_FOUR(a, 0);
+  }
+#undef CRNN_FOUR
+  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d)));
+#elif defined(__AVXVNNI__)
+  __m256i a = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)sum),
+                               _mm256_loadu_si256((const __m256i *)(const void *)offset));
+  __m256i b = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(sum + 8)),
+                               _mm256_loadu_si256((const __m256i *)(const void *)(offset + 8)));
+  for (int32_t i = 0; i < n; i += 4, w += 64) {
+    int32_t four;
+    __m256i x;
+    __builtin_memcpy(&four, q + i, 4);
+    x = _mm256_set1_epi32(four ^ (int32_t)0x80808080u);
+    a = _mm256_dpbusd_avx_epi32(a, x, _mm256_loadu_si256((const __m256i *)(const void *)w));
+    b = _mm256_dpbusd_avx_epi32(b, x, _mm256_loadu_si256((const __m256i *)(const void *)(w + 32)));
+  }
+  _mm256_storeu_si256((__m256i *)(void *)sum, a);
+  _mm256_storeu_si256((__m256i *)(void *)(sum + 8), b);
+#elif defined(__ARM_FEATURE_DOTPROD)
+  int32x4_t a = vld1q_s32(sum), b = vld1q_s32(sum + 4), c = vld1q_s32(sum + 8), d = vld1q_s32(sum + 12);
+  for (int32_t i = 0; i < n; i += 4, w += 64) {
+    int32_t four;
+    int8x16_t x;
+    __builtin_memcpy(&four, q + i, 4);
+    x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    a = vdotq_s32(a, vld1q_s8(w), x);
+    b = vdotq_s32(b, vld1q_s8(w + 16), x);
+    c = vdotq_s32(c, vld1q_s8(w + 32), x);
+    d = vdotq_s32(d, vld1q_s8(w + 48), x);
+  }
+  vst1q_s32(sum, a);
+  vst1q_s32(sum + 4, b);
+  vst1q_s32(sum + 8, c);
+  vst1q_s32(sum + 12, d);
+  (void)offset;
+#else
+  for (int32_t i = 0; i < n; i += 4, w += 64) {
+    const int32_t v0 = q[i], v1 = q[i + 1], v2 = q[i + 2], v3 = q[i + 3];
+    for (int l = 0; l < 16; l++) sum[l] += w[4 * l] * v0 + w[4 * l + 1] * v1 + w[4 * l + 2] * v2 + w[4 * l + 3] * v3;
+  }
+  (void)offset;
+#endif
+}
+
+/* sum += scale * (w q) for m outputs, m a multiple of 16. */
+static void crnn_add_bytes(const int8_t *w, const int8_t *q, int32_t n, const int32_t *offset, const float *scale,
+                           float *sum, int32_t m) {
+  for (int32_t at = 0; at < m; at += 16) {
+    int32_t whole[16] = {0};
+    crnn_add_bytes_16(w, q, n, offset + at, whole);
+    for (int l = 0; l < 16; l++) sum[at + l] += scale[at + l] * (float)whole[l];
+    w += (ptrdiff_t)16 * n;
+  }
+}
+#endif
+
+/* e^x to 2e-7 of itself for x in -87 ... 87, clamped outside; NaN gives NaN. Cody-Waite reduction and a polynomial of
+   degree 6; the power of two goes into the exponent bits. Floats are compared as integers only: compilers do not make
+   vectors of comparisons that could trap. */
+static inline float crnn_exp(float x) {
+  union {
+    float f;
+    int32_t i;
+    uint32_t u;
+  } bits, round, power;
+  float r, y;
+  int32_t size;
+  bits.f = x;
+  size = bits.i & 0x7FFFFFFF;
+  bits.i = ((size > 0x42AE0000) & (size <= 0x7F800000)) ? (bits.i ^ size) | 0x42AE0000 : bits.i; /* 87.0f; inf */
+  x = bits.f;
+  round.f = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the rounded number */
+  r = round.f - 12582912.0f;
+  power.u = (round.u << 23) + 0x3F800000u;
+  x = x - r * 0.693359375f;
+  x = x + r * 2.12194440e-4f;
+  y = 1.98412698e-4f * x + 1.38888889e-3f;
+  y = y * x + 8.33333333e-3f;
+  y = y * x + 4.16666667e-2f;
+  y = y * x + 1.66666667e-1f;
+  y = y * x + 0.5f;
+  y = y * x * x + x + 1.0f;
+  return y * power.f;
+}
+
+/* NaN gives NaN. */
+static inline float crnn_relu(float x) {
+  union {
+    float f;
+    int32_t i;
+  } bits;
+  bits.f = x;
+  bits.i = ((bits.i < 0) & ((bits.i & 0x7FFFFFFF) <= 0x7F800000)) ? 0 : bits.i;
+  return bits.f;
+}
+
+static inline float crnn_sigmoid(float x) { return 1.0f / (1.0f + crnn_exp(-x)); }
+
+static inline float crnn_tanh(float x) {
+  const float e = crnn_exp(2.0f * x);
+  return 1.0f - 2.0f / (e + 1.0f);
+}
+
+#endif
