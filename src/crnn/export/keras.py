@@ -85,7 +85,7 @@ def export_keras(program: Program, path: str | Path, *, reference: Reference, ov
         with _known_warnings():
             model.save(draft)
             loaded = keras.models.load_model(draft)
-            lengths, difference, largest = _compare(program, loaded, reference)
+            lengths, difference, largest = _compare(program, loaded, reference, keras)
         if not difference <= TOLERANCE * max(largest, 1.0):
             raise ExportError(
                 f"{path}: not written: its outputs differ from the model's by {difference:.2g}, and those reach "
@@ -188,7 +188,7 @@ def _check_operations(program: Program) -> None:
             )
 
 
-def _compare(program: Program, model: Any, reference: Reference) -> tuple[tuple[int, ...], float, float]:
+def _compare(program: Program, model: Any, reference: Reference, keras: Any) -> tuple[tuple[int, ...], float, float]:
     """(lengths tried, largest difference, largest output), on one batch padded with junk."""
     sequences = sample_sequences(program)
     expected = np.asarray(reference(sequences), np.float64)
@@ -198,7 +198,8 @@ def _compare(program: Program, model: Any, reference: Reference) -> tuple[tuple[
     x = np.full(shape, -1 if is_symbols else math.nan, np.int32 if is_symbols else np.float32)
     for row, each in zip(x, sequences, strict=True):
         row[: len(each)] = each
-    found = np.asarray(model({"x": x, "lengths": lengths}, training=False)["outputs"], np.float64)
+    outputs = model({"x": x, "lengths": lengths}, training=False)["outputs"]
+    found = np.asarray(keras.ops.convert_to_numpy(outputs), np.float64)
     return tuple(lengths.tolist()), float(np.abs(found - expected).max()), float(np.abs(expected).max())
 
 

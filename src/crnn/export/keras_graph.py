@@ -41,6 +41,7 @@ class Graph:
         self.x = keras.Input((None, *shape), dtype=dtype, name="x")
         self.lengths: dict[Clock, Any] = {(): keras.Input((), dtype="int32", name="lengths")}
         self.times: dict[Clock, Any] = {}
+        self.valids: dict[Clock, Any] = {}
         frames = self.layers.Reshape((-1, entry.size))(self.x) if len(shape) > 1 else self.x
         self.values = [Value(frames, ())]
         self.place = ""
@@ -67,7 +68,10 @@ class Graph:
 
     def valid(self, x: Value) -> Any:
         """(batch, time, 1) bool, True where there is data."""
-        return (self.time(x) < self.length(x)[:, None])[:, :, None]
+        assert x.clock is not None
+        if x.clock not in self.valids:
+            self.valids[x.clock] = (self.time(x) < self.length(x)[:, None])[:, :, None]
+        return self.valids[x.clock]
 
     def masked(self, x: Value, fill: float = 0.0) -> Any:
         """The data with `fill` past the ends, whatever stands there, NaN included."""
