@@ -97,12 +97,16 @@ class Stream:
         self._check_open()
         return Snapshot(self._model.fingerprint, self._engine.kind, self._frames, self._state).to_bytes()
 
+    def describe(self) -> str:
+        """What goes in, how late and how often an answer comes, and what computes it."""
+        return f"{describe(self._model)}; {self._engine.name}"
+
     def _check_open(self) -> None:
         if self._is_finished:
             raise StreamError("this stream is finished; begin the next sequence with restart(), or open another stream")
 
     def __repr__(self) -> str:
-        return f"<Stream of {describe(self._model)}; {self._engine.name}; {self._frames} frames so far>"
+        return f"<Stream of {self.describe()}; {self._frames} frames so far>"
 
 
 def open_engine(model: StreamedModel, snapshot: bytes | None, wanted: EngineName) -> tuple[Snapshot | None, Engine]:
@@ -136,8 +140,9 @@ def read_chunk(model: StreamedModel, chunk: Any, sample_rate: float | None) -> A
 
 
 def describe(model: StreamedModel) -> str:
-    """Inputs and delay in a few words."""
+    """What goes in, and how late and how often an answer comes."""
     what = "symbols" if model.kind == "symbols" else f"{model.num_channels} channel{'s' * (model.num_channels != 1)}"
     if not model.sample_rate:
-        return f"{model.kind}, {what}; {model.delay} frames behind"
-    return f"{model.kind}, {what}, {model.sample_rate:g} Hz; {model.delay / model.sample_rate:.3g} s behind"
+        return f"{model.kind}, {what}; answers {model.delay} frames behind, a new one every {model.step}"
+    delay, step = model.delay / model.sample_rate, model.step / model.sample_rate
+    return f"{model.kind}, {what}, {model.sample_rate:g} Hz; answers {delay:.3g} s behind, a new one every {step:.3g} s"

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor
 
@@ -64,14 +63,6 @@ class StreamedModel:
         (prediction,) = self.task.predictions(outputs[None])
         looked_at = frames if is_final else self.looked_at(frames)
         return Update(prediction, frames, looked_at, self.sample_rate, is_final)
-
-    def describe(self) -> dict[str, Any]:
-        """Delay and step, in frames, and in seconds where the rate is known."""
-        facts: dict[str, Any] = {"delay_frames": self.delay, "step_frames": self.step}
-        if self.sample_rate:
-            facts["delay_seconds"] = self.delay / self.sample_rate
-            facts["step_seconds"] = self.step / self.sample_rate
-        return facts
 
 
 def _reach(timing: Timing, frames: int) -> int:
