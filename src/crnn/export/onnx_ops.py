@@ -8,6 +8,7 @@ operation makes its weights 8 bit integers in the file; computation is in float3
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -223,40 +224,91 @@ def _pool_bins(graph: Graph, op: ops.PoolBins, node: Node, name: str, inputs: li
 
 @_writes(ops.LogMel)
 def _log_mel(graph: Graph, op: ops.LogMel, node: Node, name: str, inputs: list[Value]) -> Value:
-    """The transform is a convolution with windowed cosines and sines, the pre-emphasis multiplied into them."""
+    """The transform is two matrix products over factors of n_fft: a fifth of the work of one, and as exact."""
     (x,) = inputs
-    heard = np.flatnonzero(op.filters.any(1))  # Fourier bins that some band listens to
     window = _Window(graph, op, name, _clock(x), graph.clean(x, "bct"), [op.channels])
-    waves = np.tile(_waves(op, heard), (op.channels, 1))[:, None]
-    spectrum = graph.op(
-        "Conv",
-        window.data,
-        graph.constant(waves),
-        kernel_shape=[op.extent],
-        strides=[op.stride],
-        group=op.channels,
-        pads=list(window.pads),
-    )  # (batch, channels * [cosines, sines], frames)
+    data, (left, right) = window.data, window.pads
+    if left or right:
+        data = graph.op("Pad", data, graph.integers(left, right), "", graph.integers(2))
+    if op.preemphasis:
+        now = graph.cut(data, graph.integers(1), graph.integers(2**62), 2)
+        before = graph.cut(data, graph.integers(0), graph.integers(-1), 2)
+        data = graph.op("Sub", now, graph.op("Mul", before, graph.constant(op.preemphasis)))
+    frames = graph.op("Mul", _frames(graph, op, data), graph.constant(op.window))
+    plan = FourierPlan(op)
+    if plan.samples > len(op.window):
+        frames = graph.op("Pad", frames, graph.integers(0, plan.samples - len(op.window)), "", graph.integers(3))
+    frames = graph.op("Transpose", frames, perm=[0, 1, 3, 2])  # (batch, channels, samples, frames)
+    rows = graph.op("Reshape", frames, graph.integers(0, 0, plan.samples // plan.inner, -1))
+    rows = graph.op("MatMul", graph.constant(plan.first), rows)  # (batch, channels, groups * 2, inner * frames)
+    groups, size, outputs = plan.second.shape
+    rows = graph.op("Reshape", rows, graph.integers(0, op.channels * groups * size, -1))
+    weight = np.tile(plan.second.transpose(0, 2, 1).reshape(-1, size, 1), (op.channels, 1, 1))
+    spectrum = graph.op("Conv", rows, graph.constant(weight), kernel_shape=[1], group=op.channels * groups)
     clock = window.out(spectrum)
-    parts = graph.op("Reshape", spectrum, graph.integers(0, op.channels, 2, len(heard), -1))
-    energy = graph.op("ReduceSumSquare", parts, graph.integers(2), keepdims=0)  # (batch, channels, bins, frames)
+    energy = graph.op("Mul", spectrum, spectrum)
     if op.power == 1:
-        energy = graph.op("Sqrt", energy)
-    bands = graph.op("MatMul", graph.constant(op.filters[heard].T), energy)
+        parts = graph.op("Reshape", energy, graph.integers(0, op.channels * groups, 2, outputs // 2, -1))
+        energy = graph.op("Sqrt", graph.op("ReduceSum", parts, graph.integers(2), keepdims=0))
+    filters = plan.filters if op.power == 1 else np.concatenate([plan.filters, plan.filters], 1)
+    filters = filters.reshape(-1, op.filters.shape[1]).T  # (bands, groups * outputs)
+    energy = graph.op("Reshape", energy, graph.integers(0, op.channels, filters.shape[1], -1))
+    bands = graph.op("MatMul", graph.constant(filters), energy)  # (batch, channels, bands, frames)
     logs = graph.op("Log", graph.op("Max", bands, graph.constant(op.log_floor)))
     if op.channels == 1:
         return Value({"bct": graph.op("Squeeze", logs, graph.integers(1))}, node.shape, clock)
     return Value({"bctf": graph.op("Transpose", logs, perm=[0, 1, 3, 2])}, node.shape, clock)
 
 
-def _waves(op: ops.LogMel, bins: NDArray[np.intp]) -> NDArray[Any]:
-    """(2 * bins, extent): windowed cosines, then sines."""
-    samples = len(op.window)
-    angle = 2 * np.pi / op.n_fft * (bins[:, None] * np.arange(samples) % op.n_fft)
-    waves = np.concatenate([np.cos(angle), -np.sin(angle)]) * op.window
-    if not op.preemphasis:
-        return waves
-    return np.pad(waves, ((0, 0), (1, 0))) - op.preemphasis * np.pad(waves, ((0, 0), (0, 1)))
+def _frames(graph: Graph, op: ops.LogMel, data: str) -> str:
+    """(batch, channels, samples) -> (batch, channels, frames, window), copied in blocks that divide hop and window."""
+    window, hop = len(op.window), op.stride
+    block, one = math.gcd(window, hop), graph.integers(1)
+    steps = graph.op("Div", graph.op("Sub", graph.size_of(data, 2), graph.integers(window)), graph.integers(hop))
+    end = graph.op("Add", graph.op("Mul", steps, graph.integers(hop)), graph.integers(window))
+    blocks = graph.op("Reshape", graph.cut(data, graph.integers(0), end, 2), graph.integers(0, 0, -1, block))
+    count = graph.op("Squeeze", graph.op("Add", steps, one), graph.integers(0))
+    starts = graph.op("Range", graph.constant(0, np.int64), count, graph.constant(1, np.int64))
+    starts = graph.op("Mul", graph.op("Unsqueeze", starts, one), graph.integers(hop // block))
+    places = graph.op("Add", starts, graph.constant(np.arange(window // block), np.int64))
+    return graph.op("Reshape", graph.op("Gather", blocks, places, axis=2), graph.integers(0, 0, 0, window))
+
+
+class FourierPlan:
+    """The Fourier transform of real frames as two products, for the bins that some band listens to.
+
+    With n_fft = outer * inner, sample n = inner * n1 + n2 and bin k = k1 + outer * k2: first a transform over n1 for
+    every n2, which depends on k1 alone, then for every k1 one over n2. Real samples make k1 and outer - k1 conjugates,
+    so both are of one group.
+
+    Source: Cooley & Tukey 1965, Mathematics of Computation 19(90).
+    """
+
+    def __init__(self, op: ops.LogMel) -> None:
+        window = len(op.window)
+        divisors = [d for d in range(1, op.n_fft + 1) if op.n_fft % d == 0]
+        self.inner = min(divisors, key=lambda d: window * op.n_fft // d + 2 * op.n_fft * d)  # multiply-adds
+        outer = op.n_fft // self.inner
+        self.samples = -(-window // self.inner) * self.inner
+        groups = outer // 2 + 1
+        angle = 2 * np.pi / outer * np.outer(np.arange(groups), np.arange(self.samples // self.inner))
+        both = np.stack([np.cos(angle), -np.sin(angle)], 1)  # (groups, 2, outer samples)
+        self.first = both.reshape(2 * groups, -1)
+        heard = np.flatnonzero(op.filters.any(1))
+        group = np.minimum(heard % outer, outer - heard % outer)
+        bins = [heard[group == each] for each in range(groups)]
+        most = max(len(each) for each in bins)
+        self.second = np.zeros((groups, 2 * self.inner, 2 * most))
+        """(groups, [real, imaginary] of each n2, [real, imaginary] of each bin); zeros where a group has fewer bins."""
+        self.filters = np.zeros((groups, most, op.filters.shape[1]))
+        for each, ks in enumerate(bins):
+            sign = np.where(ks % outer == each, 1, -1)  # the conjugate, for outer - k1
+            turn = 2 * np.pi / op.n_fft * (np.outer(np.arange(self.inner), ks) % op.n_fft)
+            cos, sin = np.cos(turn), np.sin(turn)
+            real, imaginary = np.concatenate([cos, sign * sin]), np.concatenate([-sin, sign * cos])
+            self.second[each, :, : len(ks)] = real
+            self.second[each, :, most : most + len(ks)] = imaginary
+            self.filters[each, : len(ks)] = op.filters[ks]
 
 
 @_writes(ops.Difference)
