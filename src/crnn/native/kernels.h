@@ -25,27 +25,72 @@
 #endif
 
 #if CRNN_HAS_MATRIX
-/* sum[l] += w[i][l] * x[i] over n inputs, for 16 outputs: four inputs at a time, so that no sum waits for the one
-   before, and each quarter in registers of its own. */
-static void crnn_add_16(const float *restrict w, const float *restrict x, int32_t n, float *restrict sum) {
-  float a[16], b[16], c[16], d[16];
+/* sum[l] += w[i][l] * x[i] over n inputs, for 16 outputs: several inputs at a time, each with sums of its own, so that
+   none waits for the one before; as many as fit into the registers. */
+#if defined(__AVX__) || defined(__aarch64__)
+#define CRNN_INPUTS_AT_ONCE 4
+#elif defined(__SSE__) || defined(__ARM_NEON)
+#define CRNN_INPUTS_AT_ONCE 2
+#else
+#define CRNN_INPUTS_AT_ONCE 1
+#endif
+
+#if defined(__GNUC__) && defined(__SSE__) && !defined(__AVX__)
+/* Written out, as compilers lose their way among these few registers; the same sums in the same order as below. */
+typedef float crnn_four __attribute__((vector_size(16), aligned(4), may_alias));
+
+static void crnn_add_16(const float *w, const float *x, int32_t n, float *sum) {
+  crnn_four *const to = (crnn_four *)(void *)sum;
+  const crnn_four *from = (const crnn_four *)(const void *)w;
+  crnn_four a0 = to[0], a1 = to[1], a2 = to[2], a3 = to[3];
+  crnn_four b0 = {0.0f, 0.0f, 0.0f, 0.0f}, b1 = b0, b2 = b0, b3 = b0;
   int32_t i = 0;
-  for (int l = 0; l < 16; l++) a[l] = sum[l], b[l] = 0.0f, c[l] = 0.0f, d[l] = 0.0f;
-  for (; i + 4 <= n; i += 4) {
-    const float v0 = x[i], v1 = x[i + 1], v2 = x[i + 2], v3 = x[i + 3];
-    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], v0, a[l]);
-    for (int l = 0; l < 16; l++) b[l] = CRNN_MULTIPLY_ADD(w[16 + l], v1, b[l]);
-    for (int l = 0; l < 16; l++) c[l] = CRNN_MULTIPLY_ADD(w[32 + l], v2, c[l]);
-    for (int l = 0; l < 16; l++) d[l] = CRNN_MULTIPLY_ADD(w[48 + l], v3, d[l]);
-    w += 64;
+  for (; i + 2 <= n; i += 2, from += 8) {
+    const crnn_four v = {x[i], x[i], x[i], x[i]}, u = {x[i + 1], x[i + 1], x[i + 1], x[i + 1]};
+    a0 += from[0] * v, a1 += from[1] * v, a2 += from[2] * v, a3 += from[3] * v;
+    b0 += from[4] * u, b1 += from[5] * u, b2 += from[6] * u, b3 += from[7] * u;
+  }
+  if (i < n) {
+    const crnn_four v = {x[i], x[i], x[i], x[i]};
+    a0 += from[0] * v, a1 += from[1] * v, a2 += from[2] * v, a3 += from[3] * v;
+  }
+  to[0] = a0 + b0, to[1] = a1 + b1, to[2] = a2 + b2, to[3] = a3 + b3;
+}
+#else
+static void crnn_add_16(const float *restrict w, const float *restrict x, int32_t n, float *restrict sum) {
+  float a[16];
+  int32_t i = 0;
+#if CRNN_INPUTS_AT_ONCE >= 2
+  float b[16] = {0};
+#endif
+#if CRNN_INPUTS_AT_ONCE >= 4
+  float c[16] = {0}, d[16] = {0};
+#endif
+  for (int l = 0; l < 16; l++) a[l] = sum[l];
+  for (; i + CRNN_INPUTS_AT_ONCE <= n; i += CRNN_INPUTS_AT_ONCE) {
+    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], x[i], a[l]);
+#if CRNN_INPUTS_AT_ONCE >= 2
+    for (int l = 0; l < 16; l++) b[l] = CRNN_MULTIPLY_ADD(w[16 + l], x[i + 1], b[l]);
+#endif
+#if CRNN_INPUTS_AT_ONCE >= 4
+    for (int l = 0; l < 16; l++) c[l] = CRNN_MULTIPLY_ADD(w[32 + l], x[i + 2], c[l]);
+    for (int l = 0; l < 16; l++) d[l] = CRNN_MULTIPLY_ADD(w[48 + l], x[i + 3], d[l]);
+#endif
+    w += 16 * CRNN_INPUTS_AT_ONCE;
   }
   for (; i < n; i++) {
-    const float v = x[i];
-    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], v, a[l]);
+    for (int l = 0; l < 16; l++) a[l] = CRNN_MULTIPLY_ADD(w[l], x[i], a[l]);
     w += 16;
   }
-  for (int l = 0; l < 16; l++) sum[l] = (a[l] + b[l]) + (c[l] + d[l]);
+#if CRNN_INPUTS_AT_ONCE >= 4
+  for (int l = 0; l < 16; l++) a[l] += c[l], b[l] += d[l];
+#endif
+#if CRNN_INPUTS_AT_ONCE >= 2
+  for (int l = 0; l < 16; l++) a[l] += b[l];
+#endif
+  for (int l = 0; l < 16; l++) sum[l] = a[l];
 }
+#endif
 
 /* sum += w x for m outputs, m a multiple of 16. */
 static void crnn_add(const float *w, const float *x, int32_t n, float *sum, int32_t m) {

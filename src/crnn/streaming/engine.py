@@ -140,8 +140,8 @@ class NativeEngine:
             raise MemoryError("the native engine found no memory to work in")
         if self.is_vector and not count:
             return None
-        result: Array = out[0] if self.is_vector else out[:count]
-        return result.copy()
+        result: Array = (out[0] if self.is_vector else out[:count]).copy()
+        return result
 
     def _make_room(self, n: int) -> None:
         """Buffers for n frames. Their addresses are asked for once: that takes longer than to compute a frame."""
