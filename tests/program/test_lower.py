@@ -18,6 +18,7 @@ from crnn.program.program import Program, macs
 from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
+from nn.test_composition import CHANNELS, random_network
 from program.reference import interpret
 from test_promises import LAYER_EXAMPLES, every_layer, every_summary, make_layer, sequences, settle
 
@@ -43,21 +44,31 @@ def assert_same(program, network, features, scale=1.0, shift=0.0):
         np.testing.assert_allclose(interpret(program, row.numpy())[-1], expected, atol=1e-5, rtol=1e-5)
 
 
-@every_layer
-def test_every_layer_as_operations_gives_its_frames(name, features, options):
-    layer = make_layer(name, features, options)
+def assert_same_frames(layer, features, lengths=LENGTHS):
+    """Folded and not, on sequences one by one."""
     builder = Builder()
     with torch.no_grad():
         builder.layer(layer, builder.add(ops.Input(), [], features or (1,), "input"), "layers[0]")
     for nodes in (tuple(builder.nodes), fold(builder.nodes)):
         program = Program(nodes, None, (), "none", 1, 0)
         assert program.output.shape == layer.out_features
-        for row in sequences(features, LENGTHS, seed=3):
+        for row in sequences(features, lengths, seed=3):
             frames = interpret(program, row.numpy())
             with torch.no_grad():
                 expected = layer(pad([row])).data[0].flatten(1).numpy()
             np.testing.assert_allclose(frames[-1], expected, atol=1e-5, rtol=1e-5)
             assert program.out_length(len(row)) == [len(value) for value in frames]
+
+
+@every_layer
+def test_every_layer_as_operations_gives_its_frames(name, features, options):
+    assert_same_frames(make_layer(name, features, options), features)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_layers_inside_of_layers_as_operations_give_their_frames(seed):
+    layers, _ = random_network(seed)
+    assert_same_frames(layers, (CHANNELS,), [1, 7, 20])
 
 
 @every_layer
