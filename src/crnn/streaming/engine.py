@@ -18,9 +18,6 @@ from crnn.program.tables import tabulate
 State = NDArray[np.uint8]
 """One stream between two chunks: (state_bytes,). It points nowhere, so its bytes may be copied, saved and sent."""
 
-_FIRST_ROOM = 64
-"""Frames that fit into the buffer for input before it has to grow."""
-
 
 class NativeEngine:
     """Runs a program frame by frame; any chunking gives the same outputs, bit for bit.
@@ -55,8 +52,7 @@ class NativeEngine:
         self._push = library.functions.crnn_engine_push
         self._lock = threading.Lock()
         self._state: State = self.start()
-        self._state_at = self._state.ctypes.data
-        self._make_room(_FIRST_ROOM)
+        self._make_room(1)
 
     def start(self) -> State:
         """The state before the first frame."""
@@ -77,13 +73,12 @@ class NativeEngine:
             n = len(frames)
             if frames.shape != (n, self.input_size):
                 raise ShapeError(self._wrong_frames(frames.shape, "(n, {})"))
-            if n > self._room:
+            if n != self._num_frames:
                 self._make_room(n)
-            self._frames[:n] = frames
+            self._frames[...] = frames
             if state is not self._state:
                 self._take(state)
-            count = self._push(self._at, self._state_at, self._frames_at, n, self._out_at)
-            return self._result(self._out, count)
+            return self._result(self._out, self._push(*self._arguments))
 
     def finish(self, state: State) -> Array | None:
         """The outputs for the whole stream, as push returns them; `state` stays as it is, good for more frames."""
@@ -138,22 +133,28 @@ class NativeEngine:
         """What a call gave, in an array of its own."""
         if count < 0:
             raise MemoryError("the native engine found no memory to work in")
-        if self.is_vector and not count:
-            return None
-        result: Array = (out[0] if self.is_vector else out[:count]).copy()
-        return result
+        if not self.is_vector:
+            return np.array(out[:count])
+        return np.array(out[0]) if count else None
 
     def _make_room(self, n: int) -> None:
-        """Buffers for n frames. Their addresses are asked for once: that takes longer than to compute a frame."""
-        self._room = n
+        """Buffers for n frames at a time."""
+        self._num_frames = n
         self._frames = np.empty((n, self.input_size), np.float32)
         self._out = np.empty((1 if self.is_vector else n, self.output_size), np.float32)
-        self._frames_at, self._out_at = self._frames.ctypes.data, self._out.ctypes.data
+        self._bind()
 
     def _take(self, state: State) -> None:
-        """The state of the next call."""
+        """The state of the next calls."""
         self._check_state(state)
-        self._state, self._state_at = state, state.ctypes.data
+        self._state = state
+        self._bind()
+
+    def _bind(self) -> None:
+        """What the engine is called with. Addresses are asked for once: that takes as long as a step of a small network."""
+        addresses = (self._state.ctypes.data, self._frames.ctypes.data)
+        last = (ctypes.c_int64(self._num_frames), ctypes.c_void_p(self._out.ctypes.data))
+        self._arguments = (ctypes.c_void_p(self._at), *map(ctypes.c_void_p, addresses), *last)
 
     def _check_state(self, state: State) -> None:
         if state.shape != (self.state_bytes,) or not _is_plain(state):
