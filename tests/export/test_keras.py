@@ -15,13 +15,17 @@ import torch
 from crnn.errors import ExportError, MissingExtraError
 from crnn.export.keras import build_keras, export_keras, import_keras, sample_sequences
 from crnn.export.keras_ops import WRITERS
+from crnn.models.network import Network
+from crnn.models.spec import spec_from_plain
 from crnn.nn.head import HeadConfig
+from crnn.presets import DataSummary, find_preset
 from crnn.program import ops
 from crnn.program.lower import lower
 from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.multilabel import MultiLabel
 from crnn.tasks.regress import Regress, RegressConfig
+from nn.test_composition import random_network
 from program.test_lower import make_network
 from test_promises import LAYER_EXAMPLES, SUMMARY_EXAMPLES, cases, sequences
 
@@ -144,6 +148,40 @@ def test_every_layer_and_summary(keras, tmp_path, name, features, options):
         network = make_network([], features, {"type": name, **options})
     done = export_keras(lower(network, TASK), tmp_path / "n.keras", reference=of_network(network))
     assert done.difference <= 1e-5
+
+
+PRESET_DATA = {
+    "default": DataSummary("series", 3, None, 90, 60, 60, 40, 80, "classify", 3, has_missing=True, varied_scale=True),
+    "live": DataSummary("series", 3, None, 90, 60, 60, 40, 80, "classify", 3, has_missing=True),
+    "seed": DataSummary("symbols", 1, None, 90, 60, 60, 40, 80, "classify", 3, vocabulary_size=5),
+    "lstm-fcn": DataSummary("series", 2, None, 90, 60, 60, 40, 80, "classify", 3),
+    "default on audio": DataSummary("audio", 1, 4000, 90, 2000, 2000, 1500, 2500, "classify", 3),
+    "live on audio": DataSummary("audio", 1, 4000, 90, 2000, 2000, 1500, 2500, "classify", 3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESET_DATA)
+def test_every_preset(keras, tmp_path, name):
+    data = PRESET_DATA[name]
+    features = () if data.kind == "symbols" else (data.num_channels,)
+    torch.manual_seed(0)
+    spec = spec_from_plain(find_preset(name.split()[0])(data)["model"])
+    network, rows = Network(spec, features=features, outputs=3), pad(sequences(features, [data.max_length] * 3))
+    network.fit_statistics([rows])
+    network(rows)  # in training: batch norm learns
+    done = export_keras(lower(network.eval(), TASK), tmp_path / "n.keras", reference=of_network(network))
+    assert done.difference <= 1e-5 * max(1, done.largest_output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_random_layers_inside_of_layers(keras, tmp_path, seed):
+    layers, choose = random_network(seed)
+    network = make_network([], layers.out_features, {"type": choose.choice(["last", "mean", "max", "attention"])})
+    network.body, network.features = layers, layers.in_features
+    done = export_keras(lower(network, TASK), tmp_path / "n.keras", reference=of_network(network))
+    assert done.difference <= 1e-5 * max(1, done.largest_output)
 
 
 @pytest.mark.slow
