@@ -151,7 +151,7 @@ class NativeEngine:
         self._bind()
 
     def _bind(self) -> None:
-        """What the engine is called with. Addresses are asked for once: that takes as long as a step of a small network."""
+        """What the engine is called with; addresses are asked for once, as each takes a good part of a small step."""
         addresses = (self._state.ctypes.data, self._frames.ctypes.data)
         last = (ctypes.c_int64(self._num_frames), ctypes.c_void_p(self._out.ctypes.data))
         self._arguments = (ctypes.c_void_p(self._at), *map(ctypes.c_void_p, addresses), *last)
