@@ -242,6 +242,18 @@ def test_inputs_and_outputs_have_names_and_probabilities_are_those_of_the_task(k
     assert regression(x).keys() == {"outputs"}
 
 
+def test_a_sequence_that_is_too_short_gives_nan_and_disturbs_no_other(keras, tmp_path):
+    network = make_network([CONV, {"type": "pool", "size": 4}, GRU], (3,), {"type": "mean"})
+    export_keras(lower(network, TASK), tmp_path / "n.keras", reference=of_network(network))
+    model, row = keras.models.load_model(tmp_path / "n.keras"), sequences((3,), [9])[0]
+    x = np.stack([row.numpy()] * 4)
+    got = model({"x": x, "lengths": np.array([9, 3, 0, 4])}, training=False)
+    for name in ("outputs", "probabilities"):
+        assert np.isnan(np.array(got[name])).all(1).tolist() == [False, True, True, False]
+    expected = of_network(network)([x[0], x[0, :4]])
+    np.testing.assert_allclose(np.array(got["outputs"])[[0, 3]], expected, atol=1e-5)
+
+
 def regress():
     return Regress.from_targets([10.0, 20.0, 60.0], RegressConfig())
 

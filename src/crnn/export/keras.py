@@ -62,7 +62,8 @@ def export_keras(program: Program, path: str | Path, *, reference: Reference, ov
 
     The Keras model takes a dict of `x` (batch, time, *features) float32, or (batch, time) int32 symbol ids, and
     `lengths` (batch,) int32; what stands past an end changes nothing. It gives a dict of `outputs` (batch, n) and,
-    where the task has some, `probabilities`. The file appears under its name only after the comparison.
+    where the task has some, `probabilities`; NaN for a sequence that is shorter than the network needs. The file
+    appears under its name only after the comparison.
 
     Args:
         path: ends in .keras.
@@ -104,11 +105,14 @@ def build_keras(program: Program, keras: Any) -> Any:
         where = re.sub("[^0-9A-Za-z]+", "_", node.where).strip("_")
         graph.place = f"{where}_{i}"
         graph.values.append(WRITERS[type(node.op)](node.op, graph, *(graph.values[j] for j in node.inputs)))
-    outputs = {"outputs": keras.layers.Identity(name="outputs")(graph.values[-1].data)}
+    lengths = graph.lengths[()]
+    is_long_enough = (lengths >= program.min_length)[:, None]
+    found = keras.ops.where(is_long_enough, graph.values[-1].data, math.nan)  # a number would look like an answer
+    outputs = {"outputs": keras.layers.Identity(name="outputs")(found)}
     if program.activation != "none":
         activation = keras.layers.Activation(program.activation, name="probabilities")
         outputs["probabilities"] = activation(outputs["outputs"])
-    return keras.Model(inputs={"x": graph.x, "lengths": graph.lengths[()]}, outputs=outputs, name="crnn")
+    return keras.Model(inputs={"x": graph.x, "lengths": lengths}, outputs=outputs, name="crnn")
 
 
 def import_keras() -> Any:
