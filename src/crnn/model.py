@@ -26,7 +26,9 @@ from crnn.export.export import Exported, export
 from crnn.models.int8 import int8_weights, pack, unpack
 from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
-from crnn.streaming.engines import EngineName
+from crnn.program.lower import lower
+from crnn.program.program import Program
+from crnn.streaming.steps import EngineName
 from crnn.streaming.stream import Stream
 from crnn.streaming.streamed import StreamedModel
 from crnn.streaming.streams import Streams
@@ -228,6 +230,20 @@ class Model:
             num_channels=len(self.inputs.channel_names),
             sample_rate=self.inputs.sample_rate,
             temperature=self.temperature,
+        )
+
+    def program(self) -> Program:
+        """The network as a flat list of operations, with the weights that it has now.
+
+        Raises:
+            ExportError: a layer that has no operations; which one, and where it stands.
+        """
+        return lower(
+            self.network,
+            self.task,
+            temperature=self.temperature,
+            sample_rate=self.inputs.sample_rate,
+            peaks=self.peaks,
         )
 
     def info(self) -> dict[str, Any]:

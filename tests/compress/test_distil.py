@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from compress.test_int8 import BRANCHED, data, model
 
 import crnn
+from compress.test_int8 import BRANCHED, data, model
 from crnn.compress.distil import Pair, distance, distil, taught_task
 from crnn.data.read import from_arrays
 from crnn.errors import ConfigError
@@ -79,5 +79,5 @@ def test_a_regression_can_be_taught():
 
 
 def test_options_that_mean_nothing_are_refused():
-    with pytest.raises(ConfigError, match="softness=0, share=0.5; expected softness > 0 and 0 <= share <= 1"):
+    with pytest.raises(ConfigError, match=r"softness=0, share=0.5; expected softness > 0 and 0 <= share <= 1"):
         distil(model(BRANCHED), STUDENT, data(), config=CONFIG, softness=0.0)

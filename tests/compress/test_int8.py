@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from program.reference import sigmoid
-from test_promises import settle
 
 import crnn
 from crnn.compress.compare import outputs_of
@@ -23,6 +21,8 @@ from crnn.models.spec import spec_from_plain
 from crnn.program import ops
 from crnn.program.lower import lower
 from crnn.tasks.classify import Classify, ClassifyConfig
+from program.reference import sigmoid
+from test_promises import settle
 
 CONV, NORM = {"type": "conv", "channels": 6}, {"type": "norm"}
 BRANCHED = {

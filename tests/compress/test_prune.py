@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compress.test_int8 import BRANCHED, data, model
 
+from compress.test_int8 import BRANCHED, data, model
 from crnn.compress.prune import kept_at_zero, prune, share_of_zeros
 from crnn.errors import ConfigError
 from crnn.models.int8 import int8_weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_promises import sequences, settle
 
 from crnn.compress.units import narrowed
 from crnn.errors import ConfigError
@@ -15,6 +14,7 @@ from crnn.nn.norm import Norm
 from crnn.nn.recurrent import Recurrent
 from crnn.presets import PRESETS, DataSummary
 from crnn.sequences import pad
+from test_promises import sequences, settle
 
 SERIES = DataSummary("series", 3, None, 100, 40, 40, 30, 50, "classify", 4)
 AUDIO = DataSummary("audio", 1, 8000.0, 100, 4000, 4000, 3000, 5000, "classify", 4)

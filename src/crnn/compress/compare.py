@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crnn.compress.int8 import in_8_bits
 from crnn.compress.prune import share_of_zeros
 from crnn.data.dataset import Dataset
+from crnn.errors import ExportError, StreamError
 from crnn.metrics.bootstrap import bootstrap_interval
 from crnn.model import Model
-from crnn.models.network import Network
 from crnn.report.cost import macs_per_frame
 from crnn.report.evaluation import Measured, measure_intervals, metric_words, resampling_groups
 from crnn.report.exactness import collate
 from crnn.sequences import Sequences
+from crnn.streaming.engine import NativeEngine
 
 ROUNDS = 15
 """Times that each network is timed, in turn with the other, so that both meet the same machine."""
@@ -44,6 +48,8 @@ class Side:
     """Multiply-adds per input second, or per input step where no rate is known."""
     seconds_alone: float
     """CPU seconds of PyTorch per example of median length, one at a time."""
+    seconds_native: float | None
+    """The same of the native engine, which streams and computes in 8 bits; None where it cannot run the model."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,18 @@ class Comparison:
         ):
             rows.append([name, f"{before:,}", f"{after:,}", f"{after / before:.2f}x"])
         rows.append(["weights at zero", f"{a.zeros:.0%}", f"{b.zeros:.0%}", ""])
-        times = [f"{1000 * side.seconds_alone:.3g} ms" for side in (a, b)]
-        rows.append(["CPU time, alone", *times, f"{b.seconds_alone / a.seconds_alone:.2f}x"])
+        rows.append(_times("CPU time, alone", a.seconds_alone, b.seconds_alone))
+        if a.seconds_native is not None or b.seconds_native is not None:
+            rows.append(_times("as a stream, native", a.seconds_native, b.seconds_native))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         head = [f"{', '.join(self.steps)}; scored on {self.num_examples} examples, {self.scored}"]
         return "\n".join([*head, *lines, *(f"note  {note}" for note in self.notes)])
+
+
+def _times(name: str, before: float | None, after: float | None) -> list[str]:
+    shown = ["cannot" if value is None else f"{1000 * value:.3g} ms" for value in (before, after)]
+    return [name, *shown, "" if before is None or after is None else f"{after / before:.2f}x"]
 
 
 def _text(value: Measured, sign: str = "") -> str:
@@ -103,7 +115,8 @@ def compare(
     """
     task = before.task
     targets = task.encode(data.targets, [example.where for example in data])
-    outputs = [outputs_of(before, data), outputs_of(after, data)]
+    engines = [native_engine(before), native_engine(after)]
+    outputs = [outputs_of(model, data, engine) for model, engine in zip((before, after), engines, strict=True)]
     groups = resampling_groups(data)
     changes = {}
     for name in task.monitor(outputs[0], targets):
@@ -115,65 +128,82 @@ def compare(
         pair = torch.cat(outputs, 1)
         low, high = bootstrap_interval(change, pair, targets, groups=groups, seed=seed)
         changes[name] = Measured(change(pair, targets), low, high)
+    files = [model.weights_file() for model in (before, after)]
+    alone = seconds_in_turn([partial(model.network.eval(), _typical(data)) for model in (before, after)])
+    native = seconds_in_turn([partial(run_native, engine, [_typical(data).data[0].numpy()]) for engine in engines])
     sides = [
-        _side(model, out, targets, data, groups, seconds, seed)
-        for model, out, seconds in zip((before, after), outputs, alone_seconds(before, after, data), strict=True)
+        Side(
+            metrics=measure_intervals(
+                task, outputs[i], targets, task.monitor(outputs[i], targets), groups=groups, seed=seed
+            ),
+            num_parameters=model.network.num_parameters,
+            zeros=share_of_zeros(model),
+            num_bytes=len(files[i]),
+            num_bytes_zipped=len(zlib.compress(files[i], 9)),
+            macs=macs_per_frame(model.network) * (data.sample_rate or 1),
+            seconds_alone=alone[i],
+            seconds_native=None if engines[i] is None else native[i],
+        )
+        for i, model in enumerate((before, after))
     ]
     per = "second" if data.sample_rate else "step"
-    return Comparison(steps, scored, len(data), sides[0], sides[1], changes, per, _notes(after))
+    return Comparison(steps, scored, len(data), sides[0], sides[1], changes, per, _notes(after, engines[1]))
 
 
-def outputs_of(model: Model, data: Dataset) -> Tensor:
-    """As Model.outputs; of a model of 8 bits, with every input rounded as its 8-bit operations round it."""
+def native_engine(model: Model) -> NativeEngine | None:
+    """The compiled kernels for this model; None where they cannot run it, or there are none."""
+    try:
+        return NativeEngine(model.program())
+    except (StreamError, ExportError):
+        return None
+
+
+def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None) -> Tensor:
+    """As Model.outputs; of a model of 8 bits, with every input rounded: by the native engine, where it can run it."""
     if not model.peaks:
         return model.outputs(data)
+    if engine is not None:
+        scale, shift = model.task.units
+        found = run_native(engine, [example.load() for example in data])
+        return (torch.from_numpy(found) - shift) / scale  # a program's outputs are in the target's units
     with in_8_bits(model):
         return model.outputs(data)
 
 
-def _side(
-    model: Model,
-    outputs: Tensor,
-    targets: Tensor,
-    data: Dataset,
-    groups: list[str | None] | None,
-    seconds: float,
-    seed: int,
-) -> Side:
-    file = model.weights_file()
-    metrics = model.task.monitor(outputs, targets)
-    return Side(
-        metrics=measure_intervals(model.task, outputs, targets, metrics, groups=groups, seed=seed),
-        num_parameters=model.network.num_parameters,
-        zeros=share_of_zeros(model),
-        num_bytes=len(file),
-        num_bytes_zipped=len(zlib.compress(file, 9)),
-        macs=macs_per_frame(model.network) * (data.sample_rate or 1),
-        seconds_alone=seconds,
-    )
+def run_native(engine: NativeEngine | None, sequences: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """The engine's outputs for whole sequences, (sequences, outputs); nothing without an engine."""
+    found = []
+    for frames in sequences if engine is not None else ():
+        assert engine is not None
+        state = engine.start()
+        engine.push(state, frames.reshape(len(frames), -1).astype(np.float32))
+        found.append(engine.finish(state))
+    return np.array(found, np.float32)
+
+
+def _typical(data: Dataset) -> Sequences:
+    """An example of median length."""
+    return collate(data, [int(np.argsort(data.lengths, kind="stable")[len(data) // 2])])
 
 
 @torch.no_grad()
-def alone_seconds(first: Model, second: Model, data: Dataset) -> tuple[float, float]:
-    """CPU seconds of each network for one example of median length: the medians of ROUNDS calls, taken in turn."""
-    middle = int(np.argsort(data.lengths, kind="stable")[len(data) // 2])
-    example = collate(data, [middle])
-    found = [(_cpu_seconds(first.network, example), _cpu_seconds(second.network, example)) for _ in range(ROUNDS + 1)]
-    times = np.median(found[1:], axis=0)  # the first call of each warms up
-    return float(times[0]), float(times[1])
+def seconds_in_turn(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """CPU seconds of each call: medians of ROUNDS, taken in turn, so that all of them meet the same machine."""
+    found = [[_cpu_seconds(call) for call in calls] for _ in range(ROUNDS + 1)]
+    return [float(median) for median in np.median(found[1:], axis=0)]  # the first call of each warms up
 
 
-def _cpu_seconds(network: Network, example: Sequences) -> float:
-    network.eval()
+def _cpu_seconds(call: Callable[[], object]) -> float:
     start = time.process_time()
-    network(example)
+    call()
     return time.process_time() - start
 
 
-def _notes(after: Model) -> tuple[str, ...]:
+def _notes(after: Model, engine: NativeEngine | None) -> tuple[str, ...]:
     if not after.peaks:
         return ()
+    how = f"by the native engine ({engine.instruction_set})" if engine is not None else "by rounding in PyTorch"
     return (
-        "scores of 8 bits are those of 8-bit weights and inputs, as an engine of 8 bits gives them",
-        "PyTorch computes in float32, so its time says nothing about 8 bits; crnn stream and the C file run in 8 bits",
+        f"scores of 8 bits are of 8-bit weights and inputs, measured {how}",
+        "PyTorch itself computes in float32: its time is not that of 8 bits",
     )

@@ -27,7 +27,6 @@ from crnn.nn.layers import Layer
 from crnn.nn.recurrent import Recurrent
 from crnn.nn.summary import Concat
 from crnn.program import ops
-from crnn.program.lower import lower
 from crnn.program.program import Node
 from crnn.sequences import Sequences
 from crnn.training.outputs import compute_outputs
@@ -67,7 +66,7 @@ def quantise(model: Model, data: Dataset) -> Model:
 
 def _places(model: Model) -> list[int]:
     """The nodes of the model's program that run in 8 bits, in the order in which the network comes to them."""
-    nodes = lower(model.network, model.task, temperature=model.temperature).nodes
+    nodes = model.program().nodes
     found = [i for i, node in enumerate(nodes) if isinstance(node.op, ops.Weighted) and not _is_transform(node)]
     known = len(list(_operations(model.network)))
     if len(found) != known:
