@@ -29,7 +29,7 @@ def export(
     model = runs.load(run)
     exported = model.export(to, out, name=name or identifier(Path(run).resolve().name), int8=int8, overwrite=overwrite)
     if json_:
-        print(jsonlib.dumps(_facts(exported), indent=2))
+        print(jsonlib.dumps(_facts(exported), indent=2, default=str))
         return
     print(exported.found)
     print("\n".join(f"file: {path} ({size / 1000:.1f} kB)" for path, size in exported.files.items()))
@@ -63,6 +63,7 @@ def _facts(exported: Any) -> dict[str, Any]:
         "to": exported.to,
         "files": {str(path): size for path, size in exported.files.items()},
         "found": exported.found,
+        "details": exported.details,
         "delay_frames": exported.delay_frames,
         "delay_seconds": exported.delay_seconds,
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -37,7 +37,9 @@ class Job:
 
 
 class Written(Protocol):
-    """What an exporter gives back."""
+    """What an exporter gives back: a dataclass of what it found."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def describe(self) -> str:
         """What was written and how far it is from the model."""
@@ -56,6 +58,8 @@ class Exported:
     """Every file that was written -> its bytes."""
     found: str
     """What the exporter says: sizes, and the largest difference from the model."""
+    details: dict[str, Any]
+    """The same, number by number."""
     delay_frames: float | None
     """Frames by which the outputs lag behind the input; None where the network or the format cannot stream."""
     delay_seconds: float | None
@@ -99,7 +103,7 @@ def export(
     paths = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
     delay = program.look_ahead if program.can_stream and to != "keras" else None
     seconds = delay / sample_rate if delay is not None and sample_rate else None
-    return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), delay, seconds)
+    return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), asdict(found), delay, seconds)
 
 
 def _reference(
@@ -118,14 +122,14 @@ def _reference(
 
 
 def _to_c(job: Job) -> Written:
-    from crnn.export.c import export_c
-
     where = job.program.why_no_stream()
     if where is not None:
         raise ExportError(
             f"{where}: this layer needs the end of the sequence before its first output, and the C file takes frames "
             "as they come; train with --preset live, or export to onnx or keras, which take whole sequences"
         )
+    from crnn.export.c import export_c
+
     return export_c(job.program, job.out, name=job.name)  # type: ignore[no-any-return]
 
 

@@ -370,8 +370,9 @@ def _is_missing(graph: Graph, op: ops.IsMissing, node: Node, name: str, inputs: 
 @_writes(ops.Embedding)
 def _embedding(graph: Graph, op: ops.Embedding, node: Node, name: str, inputs: list[Value]) -> Value:
     (x,) = inputs
-    table = graph.weight(op.table, 0, in_8_bits=False)
-    return Value({"btc": graph.op("Gather", table, graph.array(x, "bt"), axis=0)}, node.shape, x.clock)
+    return Value(
+        {"btc": graph.op("Gather", graph.constant(op.table), graph.array(x, "bt"), axis=0)}, node.shape, x.clock
+    )
 
 
 @_writes(ops.Affine)
@@ -427,7 +428,14 @@ def _dense(graph: Graph, op: ops.Dense, node: Node, name: str, inputs: list[Valu
     lead = [0] * (len(layout) - 1)
     if op.rows > 1:
         array = graph.op("Reshape", array, graph.integers(*lead, op.rows, values))
-    y = graph.op("MatMul", array, graph.weight(np.ascontiguousarray(op.weight.T), 1, in_8_bits=op.peak is not None))
+    in_8_bits = graph.int8 or op.peak is not None
+    if (
+        in_8_bits
+    ):  # turned in the graph: what ONNX Runtime makes of integers right before a MatMul rounds the inputs too
+        weight = graph.op("Transpose", graph.weight(op.weight, 0, in_8_bits=True), perm=[1, 0])
+    else:
+        weight = graph.constant(op.weight.T)
+    y = graph.op("MatMul", array, weight)
     if op.bias.any():
         y = graph.op("Add", y, graph.constant(op.bias))
     if op.rows > 1:
@@ -675,7 +683,7 @@ def _attend(graph: Graph, op: ops.Attend, node: Node, name: str, inputs: list[Va
     """Softmax in one pass: what was summed is rescaled whenever a larger score comes."""
     (x,) = inputs
     clock, array = _clock(x), graph.array(x, "btc")
-    hidden = graph.op("MatMul", array, graph.weight(np.ascontiguousarray(op.weight.T), 1, in_8_bits=False))
+    hidden = graph.op("MatMul", array, graph.constant(op.weight.T))
     hidden = graph.op("Tanh", graph.op("Add", hidden, graph.constant(op.bias)))
     scores = graph.op("MatMul", hidden, graph.constant(op.score[:, None]))  # (batch, time, 1)
     scores = graph.op("Squeeze", graph.op("Add", scores, graph.lowest(clock, "btc")), graph.integers(2))
