@@ -83,6 +83,19 @@ def test_every_layer_gives_its_numbers(name, features, options):
     assert_same(make_network([{"type": name, **options}], features, {"type": "mean"}), features)
 
 
+@pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
+def test_every_layer_gives_its_numbers_where_nothing_streams(name, features, options):
+    """Without states, operators pad by themselves."""
+    first = [{"type": "instance_norm"}] if features else []
+    last = {"type": "recurrent", "hidden_size": 3, "bidirectional": True}
+    network = make_network([*first, {"type": name, **options}, {"type": "flatten"}, last], features, {"type": "mean"})
+    stream = opened(network)
+    assert stream.shapes == {}
+    for n in range(3):
+        lengths = [network.min_length + each for each in (9 + n, 0, 3, 4)]
+        assert_batches(stream, network, sequences(features, lengths))
+
+
 @pytest.mark.parametrize(("name", "features", "options"), cases(SUMMARY_EXAMPLES))
 def test_every_summary_gives_its_numbers(name, features, options):
     assert_same(make_network([], features, {"type": name, **options}, HeadConfig(hidden=(4,))), features)

@@ -103,8 +103,12 @@ class _Window:
         block = graph.zeros([graph.batch(), axes[0], right, *axes[1:]], fill)
         self.data = graph.op("Concat", state, array, block, axis=2)
 
-    def out(self, array: str) -> Clock:
-        """The clock of the operator's output; keeps what later windows need."""
+    def out(self, reach: int) -> Clock:
+        """The clock of the operator's output; keeps what later windows need.
+
+        Args:
+            reach: frames that the operator itself needs for one of its own; the extent, but where strides skip some.
+        """
         g, op, clock = self.graph, self.op, self.clock
         stride, ahead = clock.stride * op.stride, clock.ahead + clock.stride * (op.extent - 1 - op.pad_left)
         fixed = op.stride - op.extent + (0 if self.has_state else op.pad_left + self.ahead)
@@ -116,7 +120,10 @@ class _Window:
         lengths = g.op("Max", lengths, g.integers(0))  # before the division, which rounds towards zero
         if op.stride > 1:
             lengths = g.op("Div", lengths, g.integers(op.stride))
-        out = Clock(self.name, lengths, g.size_of(array, 2), stride, ahead)
+        # by arithmetic: a Shape of the operator's output would keep ONNX Runtime from fusing it with what follows
+        total = g.size_of(self.data, 2) if self.has_state else g.once("Add", clock.time, g.integers(sum(self.pads)))
+        time = g.op("Div", g.op("Add", total, g.integers(op.stride - reach)), g.integers(op.stride))
+        out = Clock(self.name, lengths, time, stride, ahead)
         if self.has_state:
             used = g.op("Mul", g.longest(out), g.integers(op.stride))
             g.carry(self.name, g.cut(self.data, used, g.op("Add", self.before, g.longest(clock)), 2))
@@ -150,7 +157,7 @@ def _conv(graph: Graph, op: ops.Conv, node: Node, name: str, inputs: list[Value]
         group=op.groups,
         pads=list(window.pads),
     )
-    return Value({"bct": y}, node.shape, window.out(y))
+    return Value({"bct": y}, node.shape, window.out((op.weight.shape[2] - 1) * op.dilation + 1))
 
 
 @_writes(ops.Conv2d)
@@ -169,7 +176,7 @@ def _conv2d(graph: Graph, op: ops.Conv2d, node: Node, name: str, inputs: list[Va
         strides=[op.stride, op.bin_stride],
         pads=[left, side, right, side],
     )
-    return Value({"bctf": y}, node.shape, window.out(y))
+    return Value({"bctf": y}, node.shape, window.out(taps))
 
 
 @_writes(ops.Pool)
@@ -183,18 +190,19 @@ def _pool(graph: Graph, op: ops.Pool, node: Node, name: str, inputs: list[Value]
         array = graph.clean(x, layout) if partial else graph.array(x, layout)
     axes = list(x.grid) if layout == "bctf" else [x.size]
     window = _Window(graph, op, name, _clock(x), array, axes, -np.inf if lowest else 0.0)
-    end = 0 if window.has_state or not partial else op.size - 1
+    if not window.has_state and partial:
+        window.pads = (0, op.size - 1)  # all that the operator takes; a longer stride looks at no more
     others = len(axes) - 1
     sizes: dict[str, list[int]] = {
         "kernel_shape": [op.size] + [1] * others,
         "strides": [op.stride] + [1] * others,
-        "pads": [0] * (1 + others) + [end] + [0] * others,
+        "pads": [0] * (1 + others) + [window.pads[1]] + [0] * others,
     }
     if op.kind == "max":
         y = graph.op("MaxPool", window.data, **sizes)
     else:
         y = graph.op("AveragePool", window.data, **sizes, count_include_pad=1)
-    clock = window.out(y)
+    clock = window.out(op.size)
     if op.kind == "mean" and partial:
         y = graph.op("Mul", y, graph.spread(_share_of_real(graph, op, window, clock), layout))
     if lowest:  # windows past the end hold nothing but -inf
@@ -245,7 +253,7 @@ def _log_mel(graph: Graph, op: ops.LogMel, node: Node, name: str, inputs: list[V
     rows = graph.op("Reshape", rows, graph.integers(0, op.channels * groups * size, -1))
     weight = np.tile(plan.second.transpose(0, 2, 1).reshape(-1, size, 1), (op.channels, 1, 1))
     spectrum = graph.op("Conv", rows, graph.constant(weight), kernel_shape=[1], group=op.channels * groups)
-    clock = window.out(spectrum)
+    clock = window.out(op.extent)
     energy = graph.op("Mul", spectrum, spectrum)
     if op.power == 1:
         parts = graph.op("Reshape", energy, graph.integers(0, op.channels * groups, 2, outputs // 2, -1))
