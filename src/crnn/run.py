@@ -28,7 +28,7 @@ from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_
 from crnn.presets import DataSummary, find_preset
 from crnn.report.evaluation import Evaluation, RunFacts, class_counts, versions
 from crnn.report.evaluation import evaluate as evaluate_model
-from crnn.streaming.engines import EngineName
+from crnn.streaming.steps import EngineName
 from crnn.streaming.stream import Stream
 from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.task import Task

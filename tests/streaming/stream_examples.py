@@ -10,10 +10,14 @@ import torch
 from crnn.model import Inputs, Model
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
+from crnn.native.library import describe
 from crnn.sequences import pad
+from crnn.streaming.steps import EngineName
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 
+ENGINES: list[EngineName] = ["torch"] + (["native"] if describe().startswith("native") else [])
+"""What can be streamed with here."""
 CONV = {"type": "conv", "channels": 4}
 SMALL = {
     "layers": [CONV, {"type": "norm"}, {"type": "activation"}, {"type": "recurrent", "hidden_size": 4}],

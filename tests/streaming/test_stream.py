@@ -9,10 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_examples import HEARD, LOG_MEL, SMALL, frames, make_model
+from stream_examples import ENGINES, HEARD, LOG_MEL, SMALL, frames, make_model
 
 from crnn.errors import ConfigError, DataError, ShapeError, StreamError
 from crnn.model import Model
+from crnn.native.library import LibraryError
+from crnn.nn.blocks import Activation
+from crnn.program.lower import LOWERINGS
+from crnn.streaming import engine
 from crnn.streaming.update import Update
 
 CHANNELS = 4
@@ -86,11 +90,12 @@ def assert_same(update: Update | None, expected: dict[str, Any] | None) -> None:
 @given(spec=SPECS, sizes=CHUNKS, seed=st.integers(0, 9))
 def test_any_stream_in_any_chunks_equals_the_whole(spec: dict[str, Any], sizes: list[int], seed: int) -> None:
     model, data = make_model(spec, channels=CHANNELS, seed=seed), frames(sum(sizes), CHANNELS, seed)
-    stream, at = model.stream(engine="torch"), 0
-    for size in sizes:
-        stream.push(data[at : at + size])
-        at += size
-    assert_same(stream.finish(), answer_of_the_whole(model, data))
+    for name in ENGINES:
+        stream, at = model.stream(engine=name), 0
+        for size in sizes:
+            stream.push(data[at : at + size])
+            at += size
+        assert_same(stream.finish(), answer_of_the_whole(model, data))
 
 
 @pytest.mark.parametrize("sizes", [[120], [1] * 120, [0, 7, 0, 113], [50, 70]], ids=["whole", "single", "empty", "two"])
@@ -137,18 +142,20 @@ def test_an_update_says_what_it_has_heard_and_prints_well(heard: Model) -> None:
     assert list(final.to_dict()) == [
         *("seconds", "frames", "looked_at", "label", "probability", "probabilities", "final"),
     ]
-    assert repr(stream).startswith("<Stream of audio, 1 channel, 1000 Hz; 0.042 s behind; ")
+    assert repr(stream).startswith(
+        "<Stream of audio, 1 channel, 1000 Hz; answers 0.042 s behind, a new one every 0.04 s; "
+    )
 
 
 @settings(max_examples=20, deadline=None)
 @given(spec=SPECS, seed=st.integers(0, 9))
 def test_frames_past_what_was_looked_at_change_nothing(spec: dict[str, Any], seed: int) -> None:
     model, data = make_model(spec, channels=CHANNELS, seed=seed), frames(40, CHANNELS, seed)
-    update = model.stream(engine="torch").push(data)
-    if update is None:
-        return
-    data[update.looked_at :] += 5.0
-    assert model.stream(engine="torch").push(data).prediction == update.prediction
+    for name in ENGINES:
+        update, changed = model.stream(engine=name).push(data), data.copy()
+        if update is not None:
+            changed[update.looked_at :] += 5.0
+            assert model.stream(engine=name).push(changed).prediction == update.prediction
 
 
 def test_no_answer_for_nothing_or_for_less_than_the_shortest_sequence() -> None:
@@ -169,7 +176,7 @@ def test_after_the_end_nothing_goes_in_until_it_restarts(small: Model) -> None:
             use()
     stream.restart()
     stream.push(data)
-    assert stream.finish() == first
+    assert stream.finish().to_dict() == first.to_dict()
 
 
 def test_wrong_chunks_are_refused_and_the_stream_goes_on(small: Model, heard: Model) -> None:
@@ -224,8 +231,8 @@ def test_a_saved_stream_goes_on_elsewhere_with_the_same_numbers(heard: Model) ->
     stream.push(sound[:133])
     moved = heard.stream(stream.save())
     assert moved.frames == 133
-    assert moved.push(sound[133:]) == whole.push(sound[133:])
-    assert moved.finish() == whole.finish()
+    assert moved.push(sound[133:]).to_dict() == whole.push(sound[133:]).to_dict()
+    assert moved.finish().to_dict() == whole.finish().to_dict()
 
 
 def test_a_stream_of_an_unlike_model_or_no_snapshot_is_refused(small: Model) -> None:
@@ -242,12 +249,33 @@ def test_a_stream_of_an_unlike_model_or_no_snapshot_is_refused(small: Model) -> 
 
 
 def test_a_snapshot_of_the_other_engine_says_so(small: Model) -> None:
-    saved = small.stream(engine="torch").save()
-    foreign = saved.replace(b'"engine":"torch" ', b'"engine":"native"').replace(
-        b'"engine":"torch"', b'"engine":"other"'
-    )
-    with pytest.raises(StreamError, match="snapshot: it is of the other engine, whose state is not that of this one"):
-        small.stream(foreign, engine="torch")
+    saved = {name: small.stream(engine=name).save() for name in ENGINES}
+    for name, snapshot in saved.items():
+        assert small.stream(snapshot).engine.startswith(name)
+        for other in set(ENGINES) - {name}:
+            with pytest.raises(StreamError, match=f"snapshot: it is of the {name} engine, whose state only that can"):
+                small.stream(snapshot, engine=other)
+    cut = saved["torch"].replace(b'"state.0"', b'"state.9"')
+    assert cut != saved["torch"]
+    with pytest.raises(StreamError, match="its state is not that of this model's layers"):
+        small.stream(cut)
+
+
+def test_without_compiled_kernels_torch_steps_in_and_says_why(small: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(instruction_set: str | None = None) -> None:
+        raise LibraryError("no compiler was there")
+
+    monkeypatch.setattr(engine, "load", load)
+    assert small.stream().engine == "torch: the native engine is not available: no compiler was there"
+    with pytest.raises(
+        StreamError, match=r"engine native: .*no compiler was there; engine auto or torch gives the same"
+    ):
+        small.stream(engine="native")
+
+
+def test_a_layer_that_the_native_engine_does_not_know_streams_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(LOWERINGS, Activation)
+    assert "layer 'activation' has no operations" in make_model(SMALL).stream().engine
 
 
 def test_a_model_in_training_mode_streams_as_it_predicts() -> None:

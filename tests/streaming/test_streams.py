@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_examples import HEARD, SMALL, frames, make_model
+from stream_examples import ENGINES, HEARD, SMALL, frames, make_model
 
 from crnn.errors import DataError, ShapeError, StreamError
 from crnn.model import Model
+from crnn.streaming.steps import EngineName
 
 POOLED = {
     "layers": [{"type": "conv", "channels": 4, "stride": 2}, {"type": "norm"}],
@@ -29,8 +30,14 @@ def test_streams_that_join_and_leave_equal_streams_alone(
     rounds: list[dict[str, int]], spec: dict[str, object], leave: int
 ) -> None:
     model = make_model(spec)
+    for engine in ENGINES:
+        check_together(model, engine, rounds, leave)
+
+
+def check_together(model: Model, engine: EngineName, rounds: list[dict[str, int]], leave: int) -> None:
+    """Streams in rounds of chunks, each against one of its own in PyTorch; after one round the first one leaves."""
     data = {name: frames(60, seed=i) for i, name in enumerate("abcde")}
-    together, alone = model.streams(), {name: model.stream() for name in "abcde"}
+    together, alone = model.streams(engine=engine), {name: model.stream(engine="torch") for name in "abcde"}
     at = dict.fromkeys("abcde", 0)
     for i, sizes in enumerate(rounds):
         for name in sizes:

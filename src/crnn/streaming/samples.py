@@ -70,12 +70,12 @@ def read_wav_header(tail: Tail) -> tuple[Samples, int | None]:
     samples = None
     while True:
         head = tail.read(8)
-        if len(head) < 8:
-            raise DataError(f"{tail.name}: the WAV header ends before its samples; the file is truncated")
         size = int.from_bytes(head[4:], "little")
         if head[:4] == b"data":
             break
         body = tail.read(size + size % 2)
+        if len(head) < 8 or len(body) < size:
+            raise DataError(f"{tail.name}: the WAV header ends before its samples; the file is truncated")
         if head[:4] == b"fmt ":
             samples = _wav_samples(body, tail.name)
     if samples is None:

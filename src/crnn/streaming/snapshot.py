@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from crnn.errors import StreamError
-from crnn.nn.layers import State
-from crnn.streaming.engines import Engine
+from crnn.streaming.steps import Steps
 from crnn.streaming.streamed import StreamedModel
 
+Kind = Literal["torch", "native"]
 FORMAT = 1
 """Version of the header; a newer one is refused."""
 KEYS = ("format", "model", "engine", "frames")
@@ -26,48 +27,55 @@ class Snapshot:
 
     model: str
     """Fingerprint of the model that it belongs to."""
-    engine: str
+    engine: Kind
     """The kind of engine that can go on with it."""
     frames: int
     """Frames that had come."""
-    state: State
+    tensors: dict[str, Tensor]
+    """Its state, as the engine packs it."""
 
     def to_bytes(self) -> bytes:
         """As save() gives it."""
         facts = {"format": str(FORMAT), "model": self.model, "engine": self.engine, "frames": str(self.frames)}
-        tensors = {f"state.{i}": tensor.detach().cpu().clone().contiguous() for i, tensor in enumerate(self.state)}
-        return save_tensors(tensors, facts)
+        return save_tensors(self.tensors, facts)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Snapshot:
-        """Raises StreamError for what is no snapshot, or one of a newer version."""
+    def of(cls, model: StreamedModel, steps: Steps, state: Any, frames: int) -> Snapshot:
+        """Where a stream of this model stands."""
+        return cls(model.fingerprint, steps.kind, frames, steps.pack(state))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, model: StreamedModel) -> Snapshot:
+        """Read what to_bytes wrote.
+
+        Raises:
+            StreamError: it is no snapshot, of a newer version, or of another model.
+        """
         facts = _header(data)
         try:
             tensors = load_tensors(data)
         except safetensors.SafetensorError as error:
             raise StreamError(f"snapshot: cannot be read ({error}); it is truncated or damaged") from None
-        state = tuple(tensors[f"state.{i}"] for i in range(len(tensors)))
-        return cls(facts["model"], facts["engine"], int(facts["frames"]), state)
-
-    def check(self, model: StreamedModel) -> None:
-        """Raises StreamError when it was saved by a stream of another model."""
-        if self.model != model.fingerprint:
+        if facts["model"] != model.fingerprint:
             raise StreamError(
-                f"snapshot: it is of another model ({self.model[:8]}, this one is {model.fingerprint[:8]}); "
+                f"snapshot: it is of another model ({facts['model'][:8]}, this one is {model.fingerprint[:8]}); "
                 "load the run whose stream was saved"
             )
+        engine: Kind = "native" if facts["engine"] == "native" else "torch"
+        return cls(facts["model"], engine, int(facts["frames"]), tensors)
 
-    def check_engine(self, engine: Engine) -> None:
-        """Raises StreamError when the state is not of this engine."""
-        fresh = engine.start()
-        fits = len(fresh) == len(self.state) and all(
-            a.dtype == b.dtype and a.dim() == b.dim() for a, b in zip(fresh, self.state, strict=True)
-        )
-        if self.engine != engine.kind or not fits:
+    def state_for(self, steps: Steps) -> Any:
+        """The state, for these steps to go on with.
+
+        Raises:
+            StreamError: it is of another engine.
+        """
+        if self.engine != steps.kind:
             raise StreamError(
-                f"snapshot: it is of the {self.engine} engine, whose state is not that of this one ({engine.name}); "
-                f"open it with engine={self.engine!r} where that is available"
+                f"snapshot: it is of the {self.engine} engine, whose state only that can go on with; this is "
+                f"{steps.name}; open it with engine={self.engine!r}"
             )
+        return steps.unpack(self.tensors)
 
 
 def _header(data: bytes) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from crnn.errors import DataError, StreamError
 from crnn.streaming.chunk import as_frames
-from crnn.streaming.engines import Engine, EngineName, choose_engine
 from crnn.streaming.snapshot import Snapshot
+from crnn.streaming.steps import EngineName, choose_steps
 from crnn.streaming.streamed import StreamedModel
 from crnn.streaming.update import Update
 
@@ -31,15 +31,19 @@ class Stream:
 
     def __init__(self, model: StreamedModel, snapshot: bytes | None = None, *, engine: EngineName = "auto") -> None:
         self._model = model
-        found, self._engine = open_engine(model, snapshot, engine)
-        self._state = self._engine.start() if found is None else found.state
+        found = None if snapshot is None else Snapshot.from_bytes(snapshot, model)
+        if found is not None and engine == "auto":
+            self._steps = choose_steps(model, found.engine, why="as saved")
+        else:
+            self._steps = choose_steps(model, engine)
+        self._state = self._steps.start() if found is None else found.state_for(self._steps)
         self._frames = 0 if found is None else found.frames
         self._is_finished = False
 
     @property
     def engine(self) -> str:
         """What computes the steps: "native avx512", or "torch: " and why."""
-        return self._engine.name
+        return self._steps.name
 
     @property
     def delay_frames(self) -> int:
@@ -69,7 +73,7 @@ class Stream:
         """
         self._check_open()
         frames = read_chunk(self._model, chunk, sample_rate)
-        (outputs,), (self._state,) = self._engine.push([self._state], frames[None])
+        outputs, self._state = self._steps.push(self._state, frames)
         self._frames += len(frames)
         return None if outputs is None else self._model.update(outputs, self._frames, is_final=False)
 
@@ -81,12 +85,12 @@ class Stream:
         """
         self._check_open()
         self._is_finished = True
-        outputs = self._engine.finish(self._state)
+        outputs = self._steps.finish(self._state)
         return None if outputs is None else self._model.update(outputs, self._frames, is_final=True)
 
     def restart(self) -> None:
         """Forget what has come, and begin the next sequence."""
-        self._state, self._frames, self._is_finished = self._engine.start(), 0, False
+        self._state, self._frames, self._is_finished = self._steps.start(), 0, False
 
     def save(self) -> bytes:
         """Where the stream stands, for `model.stream(snapshot)` here or in another process.
@@ -95,11 +99,11 @@ class Stream:
             StreamError: the stream is finished.
         """
         self._check_open()
-        return Snapshot(self._model.fingerprint, self._engine.kind, self._frames, self._state).to_bytes()
+        return Snapshot.of(self._model, self._steps, self._state, self._frames).to_bytes()
 
     def describe(self) -> str:
         """What goes in, how late and how often an answer comes, and what computes it."""
-        return f"{describe(self._model)}; {self._engine.name}"
+        return f"{describe(self._model)}; {self._steps.name}"
 
     def _check_open(self) -> None:
         if self._is_finished:
@@ -107,22 +111,6 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream of {self.describe()}; {self._frames} frames so far>"
-
-
-def open_engine(model: StreamedModel, snapshot: bytes | None, wanted: EngineName) -> tuple[Snapshot | None, Engine]:
-    """The engine for a stream, and its snapshot where there is one; with auto, the engine that saved it.
-
-    Raises:
-        StreamError: as for Stream.
-    """
-    if snapshot is None:
-        return None, choose_engine(model, wanted)
-    found = Snapshot.from_bytes(snapshot)
-    found.check(model)
-    named: EngineName = "native" if found.engine == "native" else "torch"
-    engine = choose_engine(model, named if wanted == "auto" else wanted)
-    found.check_engine(engine)
-    return found, engine
 
 
 def read_chunk(model: StreamedModel, chunk: Any, sample_rate: float | None) -> Any:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from crnn.config import to_plain
 from crnn.data.dataset import Kind
@@ -54,19 +55,6 @@ class StreamedModel:
         """Frames from one new answer to the next."""
         return min(timing.stride for timing in self.timings)
 
-    def looked_at(self, frames: int) -> int:
-        """How many of the first `frames` frames the answer is about, before the end is known."""
-        return max(min(_reach(timing, frames) for timing in self.timings), 0)
-
-    def update(self, outputs: Tensor, frames: int, *, is_final: bool) -> Update:
+    def update(self, outputs: NDArray[Any], frames: int, *, is_final: bool) -> Update:
         """Outputs (labels,), divided by the temperature, as an answer."""
-        (prediction,) = self.task.predictions(outputs[None])
-        looked_at = frames if is_final else self.looked_at(frames)
-        return Update(prediction, frames, looked_at, self.sample_rate, is_final)
-
-
-def _reach(timing: Timing, frames: int) -> int:
-    """Frames up to the last one that the newest output looks at."""
-    ahead = int(timing.look_ahead)
-    newest = (frames - 1 - ahead) // timing.stride  # output t comes with frame t * stride + look_ahead
-    return newest * timing.stride + ahead + 1 if newest >= 0 else 0
+        return Update(outputs, self.task, self.timings, frames=frames, sample_rate=self.sample_rate, is_final=is_final)

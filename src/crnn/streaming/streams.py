@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from crnn.errors import DataError, ShapeError, StreamError
-from crnn.nn.layers import State
-from crnn.streaming.engines import EngineName, choose_engine
 from crnn.streaming.snapshot import Snapshot
+from crnn.streaming.steps import EngineName, choose_steps
 from crnn.streaming.stream import describe, read_chunk
 from crnn.streaming.streamed import StreamedModel
 from crnn.streaming.update import Update
@@ -21,7 +20,7 @@ from crnn.streaming.update import Update
 class _Place:
     """Where one stream stands."""
 
-    state: State
+    state: Any
     frames: int = 0
 
 
@@ -40,14 +39,14 @@ class Streams:
 
     def __init__(self, model: StreamedModel, *, engine: EngineName = "auto") -> None:
         self._model = model
-        self._engine = choose_engine(model, engine)
+        self._steps = choose_steps(model, engine)
         self._places: dict[Hashable, _Place] = {}
         self._next = 0
 
     @property
     def engine(self) -> str:
         """What computes the steps: "native avx512", or "torch: " and why."""
-        return self._engine.name
+        return self._steps.name
 
     def __len__(self) -> int:
         return len(self._places)
@@ -69,12 +68,10 @@ class Streams:
             name, self._next = self._next, self._next + 1
         if name in self._places:
             raise StreamError(f"stream {name!r} is there already; finish or remove it first, or take another name")
-        place = _Place(self._engine.start())
+        place = _Place(self._steps.start())
         if snapshot is not None:
-            found = Snapshot.from_bytes(snapshot)
-            found.check(self._model)
-            found.check_engine(self._engine)
-            place = _Place(found.state, found.frames)
+            found = Snapshot.from_bytes(snapshot, self._model)
+            place = _Place(found.state_for(self._steps), found.frames)
         self._places[name] = place
         return name
 
@@ -90,11 +87,11 @@ class Streams:
         frames = {name: self._read(name, chunk, sample_rate) for name, chunk in chunks.items()}
         groups: dict[Any, list[Any]] = {}
         for name, place in places.items():
-            groups.setdefault((len(frames[name]), self._engine.alike(place.state)), []).append(name)
+            groups.setdefault((len(frames[name]), self._steps.alike(place.state)), []).append(name)
         found: dict[Any, Update | None] = dict.fromkeys(chunks)
         for names in groups.values():
             states = [places[name].state for name in names]
-            rows, states = self._engine.push(states, np.stack([frames[name] for name in names]))
+            rows, states = self._steps.push_many(states, np.stack([frames[name] for name in names]))
             for name, outputs, state in zip(names, rows, states, strict=True):
                 place = places[name]
                 place.state, place.frames = state, place.frames + len(frames[name])
@@ -105,7 +102,7 @@ class Streams:
     def finish(self, name: Hashable) -> Update | None:
         """End a stream and let it go; its answer as Stream.finish gives it."""
         place = self._find(name)
-        outputs = self._engine.finish(place.state)
+        outputs = self._steps.finish(place.state)
         del self._places[name]
         return None if outputs is None else self._model.update(outputs, place.frames, is_final=True)
 
@@ -117,7 +114,7 @@ class Streams:
     def save(self, name: Hashable) -> bytes:
         """Where a stream stands; as Stream.save."""
         place = self._find(name)
-        return Snapshot(self._model.fingerprint, self._engine.kind, place.frames, place.state).to_bytes()
+        return Snapshot.of(self._model, self._steps, place.state, place.frames).to_bytes()
 
     def _find(self, name: Hashable) -> _Place:
         if name not in self._places:
@@ -133,4 +130,4 @@ class Streams:
             raise type(error)(f"stream {name!r}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"<{len(self)} streams of {describe(self._model)}; {self._engine.name}>"
+        return f"<{len(self)} streams of {describe(self._model)}; {self._steps.name}>"

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+import torch
+from numpy.typing import NDArray
 
-@dataclass(frozen=True)
+from crnn.nn.layers import Timing
+from crnn.tasks.task import Task
+
+
 class Update:
-    """A prediction by what has been heard so far; print it, or take `prediction`."""
+    """A prediction by what has been heard so far; print it, or take `prediction`.
 
-    prediction: dict[str, Any]
-    """As Model.predict gives it: label, probability and probabilities; or value."""
-    frames: int
-    """Frames of input that have come."""
-    looked_at: int
-    """Frames that the prediction is about, from the first one; the others wait in the windows of the layers."""
-    sample_rate: float | None
-    """Frames per second, where that is known."""
-    is_final: bool = False
-    """The stream is finished; this is what Model.predict gives for all of it."""
+    It is computed when it is looked at, for most steps of a stream nobody looks at.
+
+    Args:
+        outputs: (outputs,) of the network over the temperature.
+        frames: frames of input that have come.
+        is_final: the stream is finished; the prediction is what Model.predict gives for all of it.
+    """
+
+    def __init__(
+        self,
+        outputs: NDArray[Any],
+        task: Task,
+        timings: Sequence[Timing],
+        *,
+        frames: int,
+        sample_rate: float | None = None,
+        is_final: bool = False,
+    ) -> None:
+        self.outputs = outputs
+        self.frames = frames
+        self.sample_rate = sample_rate
+        self.is_final = is_final
+        self._task = task
+        self._timings = timings
+
+    @cached_property
+    def prediction(self) -> dict[str, Any]:
+        """As Model.predict gives it: label, probability and probabilities; or value."""
+        return self._task.predictions(torch.from_numpy(self.outputs)[None])[0]
 
     @property
     def answer(self) -> Any:
         """The label, the labels, or the value."""
         return next(self.prediction[key] for key in ("label", "labels", "value") if key in self.prediction)
+
+    @property
+    def looked_at(self) -> int:
+        """How many frames had a part in the prediction; those after them wait in the windows of the layers."""
+        return self.frames if self.is_final else max(_reach(timing, self.frames) for timing in self._timings)
 
     @property
     def seconds(self) -> float | None:
@@ -43,3 +73,13 @@ class Update:
         shown = f"{shown:.6g}" if isinstance(shown, float) else shown
         probability = f" {self.prediction['probability']:.2f}" if "probability" in self.prediction else ""
         return f"{time}  {shown}{probability}{'  (final)' if self.is_final else ''}"
+
+    def __repr__(self) -> str:
+        return f"<Update {self}>"
+
+
+def _reach(timing: Timing, frames: int) -> int:
+    """Frames up to the last one that the newest output looks at."""
+    ahead = int(timing.look_ahead)
+    newest = (frames - 1 - ahead) // timing.stride  # output t comes with frame t * stride + look_ahead
+    return newest * timing.stride + ahead + 1 if newest >= 0 else 0
