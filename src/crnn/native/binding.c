@@ -3,14 +3,27 @@
 #define CRNN_HAS_MATRIX 1
 #define CRNN_HAS_LINEAR 1
 #define CRNN_HAS_INT8 1
+#define CRNN_HAS_EXP 1
+#define CRNN_HAS_SIGMOID 1
+#define CRNN_HAS_TANH 1
 #define CRNN_HAS_CONV 1
 #define CRNN_HAS_DEPTHWISE 1
 #define CRNN_HAS_CONV2D 1
 #define CRNN_HAS_POOL 1
 #define CRNN_HAS_LOG_MEL 1
+#define CRNN_HAS_FAST_TRANSFORM 1
+#define CRNN_HAS_PLAIN_TRANSFORM 1
 #define CRNN_HAS_DIFFERENCE 1
 #define CRNN_HAS_AFFINE 1
 #define CRNN_HAS_MAP 1
+#define CRNN_HAS_MAP_RELU 1
+#define CRNN_HAS_MAP_GELU 1
+#define CRNN_HAS_MAP_SILU 1
+#define CRNN_HAS_MAP_TANH 1
+#define CRNN_HAS_MAP_LEAKY_RELU 1
+#define CRNN_HAS_MAP_ELU 1
+#define CRNN_HAS_MAP_ASINH 1
+#define CRNN_HAS_MAP_SIGMOID 1
 #define CRNN_HAS_SOFTMAX 1
 #define CRNN_HAS_DENSE 1
 #define CRNN_HAS_FRAME_NORM 1
@@ -74,7 +87,7 @@ CRNN_EXPORT int64_t crnn_engine_push_many(const crnn_engine *engine, char *state
 
 CRNN_EXPORT int64_t crnn_engine_start(const crnn_engine *engine, char *state) {
   const crnn_context c = crnn_view(engine, state, NULL);
-  crnn_start(&c);
+  crnn_clear(&c);
   return 0;
 }
 
@@ -84,7 +97,7 @@ CRNN_EXPORT int64_t crnn_engine_push(const crnn_engine *engine, char *state, con
   crnn_context c = crnn_view(engine, state, scratch);
   int64_t count;
   if (!scratch) return -2;
-  count = crnn_push(&c, frames, n, out);
+  count = crnn_feed(&c, frames, n, out);
   free(scratch);
   return count;
 }
@@ -94,7 +107,7 @@ CRNN_EXPORT int64_t crnn_engine_finish(const crnn_engine *engine, char *state, f
   crnn_context c = crnn_view(engine, state, scratch);
   int64_t count;
   if (!scratch) return -2;
-  count = crnn_finish(&c, out);
+  count = crnn_flush(&c, out);
   free(scratch);
   return count;
 }
@@ -108,7 +121,7 @@ CRNN_EXPORT int64_t crnn_engine_push_many(const crnn_engine *engine, char *state
   if (!scratch) return -2;
   for (int64_t k = 0; k < num; k++) {
     crnn_context c = crnn_view(engine, states + rows[k] * engine->state_bytes, scratch);
-    counts[k] = crnn_push(&c, frames + k * step, n, out + k * out_step);
+    counts[k] = crnn_feed(&c, frames + k * step, n, out + k * out_step);
   }
   free(scratch);
   return 0;

@@ -6,9 +6,6 @@
    pooling, look-ahead and branches of different delay need nothing of their own, and how the input is cut into chunks
    cannot matter. Summaries fold each frame into a few numbers; what follows them is computed when the output is read. */
 
-#ifndef CRNN_ENGINE_H
-#define CRNN_ENGINE_H
-
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -312,8 +309,12 @@ static void crnn_log_mel(const crnn_context *c, const crnn_node *node, int64_t t
       frame[i] = (before ? samples[i + 1] - option[0] * samples[i] : samples[i]) * window[i];
     }
     crnn_zero(frame + length, n - length);
+#if CRNN_HAS_FAST_TRANSFORM
     if (node->p[4]) crnn_power_fast(frame, n, energy, energy + n / 2 + 1, cosine, cosine + turns);
-    else crnn_power_plain(frame, length, n, energy, cosine, cosine + turns);
+#endif
+#if CRNN_HAS_PLAIN_TRANSFORM
+    if (!node->p[4]) crnn_power_plain(frame, length, n, energy, cosine, cosine + turns);
+#endif
     if (node->p[3]) {
       for (int32_t i = 0; i <= n / 2; i++) energy[i] = sqrtf(energy[i]);
     }
@@ -331,29 +332,48 @@ static void crnn_log_mel(const crnn_context *c, const crnn_node *node, int64_t t
 static void crnn_map(const crnn_node *node, const float *x, float *out) {
   const int32_t n = node->size;
   switch (node->p[0]) {
+#if CRNN_HAS_MAP_RELU
     case 0: /* relu */
       for (int32_t i = 0; i < n; i++) out[i] = crnn_relu(x[i]);
       break;
+#endif
+#if CRNN_HAS_MAP_GELU
     case 1: /* gelu */
       for (int32_t i = 0; i < n; i++) out[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.707106781f));
       break;
+#endif
+#if CRNN_HAS_MAP_SILU
     case 2: /* silu */
       for (int32_t i = 0; i < n; i++) out[i] = x[i] * crnn_sigmoid(x[i]);
       break;
+#endif
+#if CRNN_HAS_MAP_TANH
     case 3: /* tanh */
       for (int32_t i = 0; i < n; i++) out[i] = crnn_tanh(x[i]);
       break;
+#endif
+#if CRNN_HAS_MAP_LEAKY_RELU
     case 4: /* leaky relu */
       for (int32_t i = 0; i < n; i++) out[i] = x[i] < 0.0f ? 0.01f * x[i] : x[i];
       break;
+#endif
+#if CRNN_HAS_MAP_ELU
     case 5: /* elu */
       for (int32_t i = 0; i < n; i++) out[i] = x[i] < 0.0f ? crnn_exp(x[i]) - 1.0f : x[i];
       break;
-    case 6:
+#endif
+#if CRNN_HAS_MAP_ASINH
+    case 6: /* asinh */
       for (int32_t i = 0; i < n; i++) out[i] = asinhf(x[i]);
       break;
-    default:
+#endif
+#if CRNN_HAS_MAP_SIGMOID
+    case 7: /* sigmoid */
       for (int32_t i = 0; i < n; i++) out[i] = crnn_sigmoid(x[i]);
+      break;
+#endif
+    default:
+      break;
   }
 }
 #endif
@@ -741,7 +761,7 @@ static int64_t crnn_read(const crnn_context *c, float *out) {
 }
 
 /* The state before the first frame. */
-static void crnn_start(const crnn_context *c) {
+static void crnn_clear(const crnn_context *c) {
   const crnn_program *program = c->program;
   for (int32_t i = 0; i < program->num_nodes; i++) c->counts[i] = 0, c->heads[i] = 0, c->done[i] = 0;
   for (int32_t i = 0; i < program->num_sums; i++) c->sums[i] = 0.0;
@@ -768,7 +788,7 @@ static void crnn_start(const crnn_context *c) {
 
 /* Feed n frames. Returns how many rows of outputs are in out: 1 or 0 after a summary, else the frames that are ready,
    at most n. -1 after the end. */
-static int64_t crnn_push(crnn_context *c, const float *frames, int64_t n, float *out) {
+static int64_t crnn_feed(crnn_context *c, const float *frames, int64_t n, float *out) {
   const crnn_node *input = &c->program->nodes[0];
   const int is_vector = c->program->nodes[c->program->num_nodes - 1].kind != CRNN_STREAM;
   if (c->done[0]) return -1;
@@ -793,7 +813,7 @@ static int64_t crnn_push(crnn_context *c, const float *frames, int64_t n, float 
 }
 
 /* The end of the stream: the outputs of all of it, as push returns them; -1 when it had ended before. */
-static int64_t crnn_finish(crnn_context *c, float *out) {
+static int64_t crnn_flush(crnn_context *c, float *out) {
   const int is_vector = c->program->nodes[c->program->num_nodes - 1].kind != CRNN_STREAM;
   if (c->done[0]) return -1;
   c->out = out;
@@ -802,5 +822,3 @@ static int64_t crnn_finish(crnn_context *c, float *out) {
   while (crnn_pass(c)) continue;
   return is_vector ? crnn_read(c, out) : c->num_out;
 }
-
-#endif

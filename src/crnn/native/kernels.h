@@ -3,9 +3,6 @@
    Weights are blocked: for 16 outputs after another, input by input, their 16 weights side by side; outputs are filled up
    with zeros to whole blocks. */
 
-#ifndef CRNN_KERNELS_H
-#define CRNN_KERNELS_H
-
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -199,6 +196,7 @@ static void crnn_add_bytes(const int8_t *w, const int8_t *q, int32_t n, const in
 }
 #endif
 
+#if CRNN_HAS_EXP
 /* e^x to 2e-7 of itself for x in -87 ... 87, clamped outside; NaN gives NaN. Cody-Waite reduction and a polynomial of
    degree 6; the power of two goes into the exponent bits. Floats are compared as integers only: compilers do not make
    vectors of comparisons that could trap. */
@@ -227,7 +225,9 @@ static inline float crnn_exp(float x) {
   y = y * x * x + x + 1.0f;
   return y * power.f;
 }
+#endif
 
+#if CRNN_HAS_MAP_RELU
 /* NaN gives NaN. */
 static inline float crnn_relu(float x) {
   union {
@@ -238,12 +238,15 @@ static inline float crnn_relu(float x) {
   bits.i = ((bits.i < 0) & ((bits.i & 0x7FFFFFFF) <= 0x7F800000)) ? 0 : bits.i;
   return bits.f;
 }
+#endif
 
+#if CRNN_HAS_SIGMOID
 static inline float crnn_sigmoid(float x) { return 1.0f / (1.0f + crnn_exp(-x)); }
+#endif
 
+#if CRNN_HAS_TANH
 static inline float crnn_tanh(float x) {
   const float e = crnn_exp(2.0f * x);
   return 1.0f - 2.0f / (e + 1.0f);
 }
-
 #endif

@@ -1,11 +1,9 @@
 /* Power spectrum of one windowed frame. */
 
-#ifndef CRNN_SPECTRUM_H
-#define CRNN_SPECTRUM_H
-
 #include <math.h>
 #include <stdint.h>
 
+#if CRNN_HAS_FAST_TRANSFORM
 /* Fourier transform of `half` complex values in (re, im), half a power of two, by Stockham's ordering: no bit reversal,
    and inner loops over neighbours. cosine, sine: of 2 pi k / (2 half) for k < half. Returns 1 where the result is in
    (re2, im2), 0 where it is back in (re, im). */
@@ -60,7 +58,9 @@ static void crnn_power_fast(const float *frame, int32_t n, float *energy, float 
     energy[k] = xr * xr + xi * xi;
   }
 }
+#endif
 
+#if CRNN_HAS_PLAIN_TRANSFORM
 /* The same for any n, term by term, of a frame that is zero after `length`. cosine, sine: of 2 pi k / n for k < n. */
 static void crnn_power_plain(const float *frame, int32_t length, int32_t n, float *energy, const float *cosine,
                              const float *sine) {
@@ -76,5 +76,4 @@ static void crnn_power_plain(const float *frame, int32_t length, int32_t n, floa
     energy[k] = (float)(re * re + im * im);
   }
 }
-
 #endif

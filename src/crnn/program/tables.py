@@ -73,8 +73,14 @@ FIELDS = (
 FUNCTIONS: tuple[ops.Function, ...] = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "asinh", "sigmoid")
 LANES = 16
 """Outputs in a block of weights."""
-_MATRIX = frozenset({"conv", "conv2d", "dense", "attend", "rnn", "lstm", "gru"})
-_LINEAR = frozenset({"conv", "conv2d", "dense", "attend"})
+_SHARED: dict[str, set[str]] = {
+    "matrix": {"conv", "conv2d", "dense", "attend", "rnn", "lstm", "gru"},
+    "linear": {"conv", "conv2d", "dense", "attend"},
+    "sigmoid": {"lstm", "gru", "map_silu", "map_sigmoid"},
+    "tanh": {"rnn", "lstm", "gru", "attend", "map_tanh"},
+    "exp": {"sigmoid", "tanh", "attend", "softmax", "map_elu"},
+}
+"""Parts of the engine that several others need -> which; those that others here need come last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,7 @@ class Tables:
     flushed: int
     """Most frames that `finish` gives where the output is a stream."""
     features: frozenset[str]
-    """What of the engine is used: names of OPS, and "int8", "matrix" and "linear"."""
+    """What of the engine's source is used: each the name, in lower case, of a CRNN_HAS_... in there."""
 
     @property
     def is_vector(self) -> bool:
@@ -135,8 +141,6 @@ def tabulate(program: Program) -> Tables:
         if record["kind"] != STREAM:
             record["frames_at"] = build.scratch
             build.scratch += record["size"]
-    used = {OPS[record["op"]] for record in records}
-    features = used | ({"matrix"} if used & _MATRIX else set()) | ({"linear"} if used & _LINEAR else set())
     return Tables(
         nodes=np.array([[record[name] for name in FIELDS] for record in records], np.int32),
         ints=np.array(build.ints.values(), np.int32),
@@ -146,8 +150,20 @@ def tabulate(program: Program) -> Tables:
         num_values=build.values,
         num_scratch=build.scratch,
         flushed=rings.flushed,
-        features=frozenset(features | ({"int8"} if build.bytes.size else set())),
+        features=_features(records, build),
     )
+
+
+def _features(records: list[Record], build: _Builder) -> frozenset[str]:
+    """What of the engine's source these records use."""
+    used = {OPS[record["op"]] for record in records}
+    used |= {f"map_{FUNCTIONS[record['p0']]}" for record in records if OPS[record["op"]] == "map"}
+    used |= {
+        "fast_transform" if record["p4"] else "plain_transform" for record in records if OPS[record["op"]] == "log_mel"
+    }
+    for feature, users in _SHARED.items():
+        used |= {feature} if used & users else set()
+    return frozenset(used | ({"int8"} if build.bytes.size else set()))
 
 
 Record = dict[str, int]
