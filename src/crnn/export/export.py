@@ -130,7 +130,7 @@ def _to_c(job: Job) -> Written:
         )
     from crnn.export.c import export_c
 
-    return export_c(job.program, job.out, name=job.name)  # type: ignore[no-any-return]
+    return export_c(job.program, job.out, name=job.name, reference=job.reference, overwrite=job.overwrite)
 
 
 def _to_onnx(job: Job) -> Written:
