@@ -72,7 +72,7 @@ def assert_same(network, features):
     n = network.min_length
     assert_batches(stream, network, sequences(features, [n + 9, n, n + 3, n + 4]))
     if not network.can_stream:
-        assert stream.shapes == {}
+        assert stream.start == {}
         return
     for length in {19, max(n, 2)}:
         assert_chunks(stream, network, sequences(features, [length] * 3))
@@ -90,7 +90,7 @@ def test_every_layer_gives_its_numbers_where_nothing_streams(name, features, opt
     last = {"type": "recurrent", "hidden_size": 3, "bidirectional": True}
     network = make_network([*first, {"type": name, **options}, {"type": "flatten"}, last], features, {"type": "mean"})
     stream = opened(network)
-    assert stream.shapes == {}
+    assert stream.start == {}
     for n in range(3):
         lengths = [network.min_length + each for each in (9 + n, 0, 3, 4)]
         assert_batches(stream, network, sequences(features, lengths))
@@ -196,8 +196,8 @@ def test_what_stands_in_the_file(tmp_path):
     assert facts["crnn.labels"] == ["a", "b", "c"]
     assert facts["crnn.sample_rate"] == 50.0
     assert facts["crnn.delay_frames"] == 3  # two frames of the convolution, one of the pooling
-    assert facts["crnn.states"]["conv_1"] == ["batch", 3, 2]
-    assert facts["crnn.states"]["pool_3"] == ["batch", 4, 0]
+    assert facts["crnn.states"]["conv_1"] == {"shape": ["batch", 3, 2], "type": "float32"}
+    assert facts["crnn.states"]["pool_3"] == {"shape": ["batch", 4, 0], "type": "float32"}
     assert done.bytes == done.path.stat().st_size
     assert set(done.states) == set(facts["crnn.states"])
     assert max(done.batches, done.chunks) <= 1e-5

@@ -3,7 +3,7 @@
 Inputs: `x` (batch, time, channels) float32, or (batch, time) int64 symbol ids; `lengths` (batch,) int64; for a network
 that streams also `end` (1,) int64, 1 where these frames are the last ones of their sequences, and every state. Outputs:
 `outputs` (batch, n), `probabilities` where the task has some, and each state's `NAME_out`. All states start as zeros
-of the shapes in the file's metadata, `crnn.states`. There is no If, Loop or Scan, and nothing is traced.
+of the shapes and types in the file's metadata, `crnn.states`. There is no If, Loop or Scan, and nothing is traced.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _missing(package: str) -> MissingExtraError:
     return MissingExtraError(f"the ONNX exporter needs {package}, which is not installed; pip install 'crnn[onnx]'")
 
 
-def _facts(program: Program, states: dict[str, list[Any]], int8: bool) -> dict[str, str]:
+def _facts(program: Program, states: dict[str, dict[str, Any]], int8: bool) -> dict[str, str]:
     """What the file says about itself; every value is JSON."""
     first = program.nodes[0]
     assert isinstance(first.op, ops.Input), "a program starts with its input"
@@ -196,10 +196,10 @@ class OnnxStream:
     def __init__(self, session: InferenceSession) -> None:
         self.session = session
         facts = session.get_modelmeta().custom_metadata_map
-        self.shapes: dict[str, list[Any]] = json.loads(facts["crnn.states"])
+        self.start: dict[str, dict[str, Any]] = json.loads(facts["crnn.states"])
+        """Shape and type of each state before the first frame."""
         self.names = [each.name for each in session.get_outputs()]
         self.takes_end = any(each.name == "end" for each in session.get_inputs())
-        self.types = {each.name: np.int64 if "int64" in each.type else np.float32 for each in session.get_inputs()}
         self.states: dict[str, NDArray[Any]] = {}
 
     def whole(self, x: Frames, lengths: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -211,12 +211,12 @@ class OnnxStream:
         """The outputs after more frames; all of `lengths` are the number of frames, except at the end."""
         if not self.states:
             self.states = {
-                name: np.zeros([len(x), *shape[1:]], self.types[name]) for name, shape in self.shapes.items()
+                name: np.zeros([len(x), *start["shape"][1:]], start["type"]) for name, start in self.start.items()
             }
         last = {"end": np.array([int(end)])} if self.takes_end else {}
         results = self.session.run(None, {"x": x, "lengths": lengths, **last, **self.states})
         found = dict(zip(self.names, results, strict=True))
-        self.states = {name: found[f"{name}_out"] for name in self.shapes}
+        self.states = {name: found[f"{name}_out"] for name in self.start}
         return found["outputs"]  # type: ignore[no-any-return]
 
 

@@ -84,8 +84,8 @@ class Graph:
         self.constants: dict[str, TensorProto] = {}
         self.inputs: list[ValueInfoProto] = []
         self.outputs: list[ValueInfoProto] = []
-        self.states: dict[str, list[Any]] = {}
-        """Name of each state -> its shape before the first frame, "batch" in front; all of them start as zeros."""
+        self.states: dict[str, dict[str, Any]] = {}
+        """Name of each state -> its type, and its shape before the first frame; all of them start as zeros."""
         self._made: dict[tuple[Any, ...], str] = {}
         self._count = 0
 
@@ -144,7 +144,8 @@ class Graph:
 
     def state(self, name: str, shape: Sequence[int | str], start: Sequence[int], kind: int = TensorProto.FLOAT) -> str:
         """A state's input, (batch, *shape); strings are axes that vary. It starts as zeros of (batch, *start)."""
-        self.states[name] = ["batch", *start]
+        dtype = helper.tensor_dtype_to_np_dtype(kind).name
+        self.states[name] = {"shape": ["batch", *start], "type": dtype}
         axes = [f"{name}_{axis}" if isinstance(axis, str) else axis for axis in shape]
         return self.input(name, kind, ["batch", *axes])
 
