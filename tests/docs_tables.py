@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 FAMILIES = {
     "Front-ends": ("frontend", "scale", "spectral"),
     "Noise while training": ("jitter", "spec_augment"),
-    "Convolution and pooling": ("conv", "pool"),
+    "Convolution and pooling": ("conv", "patterns", "pool"),
     "Normalisation": ("norm",),
     "Recurrence": ("recurrent",),
     "Blocks and pointwise layers": ("blocks",),

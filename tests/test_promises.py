@@ -57,6 +57,7 @@ LAYER_EXAMPLES = {
     ],
     "activation": [((3,), {"kind": kind}) for kind in ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu")],
     "dropout": [((3,), {}), ((3,), {"kind": "channel"}), ((3, 2), {"kind": "channel", "rate": 0.3})],
+    "patterns": [((2,), {}), ((3,), {"dilation": 2, "mixtures": 1}), ((5,), {"mixtures": 2, "seed": 3})],
     "flatten": [((3, 2), {}), ((3, 2, 2), {})],
     "residual": [
         ((4,), {"layers": [CONV, NORM, RELU, {**CONV, "kernel_size": 5}]}),
@@ -108,6 +109,7 @@ SUMMARY_EXAMPLES = {
     "last": [((3,), {}), ((3, 2), {}), ((4,), {"bidirectional": True})],
     "mean": [((3,), {}), ((3, 2), {})],
     "max": [((3,), {}), ((3, 2), {})],
+    "above": [((3,), {}), ((3, 2), {"thresholds": 1, "scale": 0.1})],
     "attention": [((3,), {}), ((3, 2), {"hidden_size": 5})],
     "concat": [
         ((3,), {"summaries": [{"type": "mean"}, {"type": "max"}, {"type": "attention"}]}),
@@ -121,6 +123,7 @@ SUMMARY_EXAMPLES = {
             },
         ),
         ((3,), {"summaries": [{"type": "last", "bidirectional": True, "layers": [BOTH_WAYS]}, {"type": "mean"}]}),
+        ((3,), {"summaries": [{"type": "above", "layers": [{"type": "patterns", "dilation": 2}]}, {"type": "max"}]}),
     ],
 }
 
@@ -160,7 +163,10 @@ def make_layer(name, features, options, seed=0):
 
 def make_summary(name, features, options, seed=0):
     torch.manual_seed(seed)
-    return settle(build_summary({"type": name, **options}, features), features)
+    summary = build_summary({"type": name, **options}, features)
+    if summary.learns_statistics:
+        summary.fit_statistics([pad(sequences(features))])
+    return settle(summary, features)
 
 
 def settle(module, features):

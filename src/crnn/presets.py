@@ -10,6 +10,7 @@ from typing import Any
 from crnn.config import nearest
 from crnn.data.dataset import Kind
 from crnn.errors import ConfigError
+from crnn.nn.patterns import KERNELS
 from crnn.plugins import plugins
 
 
@@ -50,14 +51,8 @@ def _default_series(data: DataSummary) -> Recipe:
     shrink = -(-data.mean_length // 128)  # convolutions see about 128 frames, the recurrence about 64
     shrink_more = -(-data.mean_length // (64 * shrink))
     stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (5, 11, 23)]
-    layers = [
-        *_series_front(data),
-        {"type": "jitter"},
-        {"type": "parallel", "branches": stem},
-        *NORM_RELU,
-        *_pool(shrink),
-    ]
-    layers += [_residual(96, (5, 3)), _residual(96, (5, 3))]
+    convolutions = [{"type": "jitter"}, {"type": "parallel", "branches": stem}, *NORM_RELU, *_pool(shrink)]
+    convolutions += [_residual(96, (5, 3)), _residual(96, (5, 3))]
     recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 64, "bidirectional": True}]
     train: dict[str, Any] = {
         "steps": max(1200, 6 * data.num_examples // 16),
@@ -69,11 +64,33 @@ def _default_series(data: DataSummary) -> Recipe:
     }
     if data.kind == "series" and data.min_length == data.max_length > 128:  # finely sampled shapes of one duration:
         train["augment"] = {"time_warp": 0.2}  # the speed inside of them may vary
-    return {
-        "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
-        "train": {**train, **_stopping(data)},
-        "task": _smoothing(data),
-    }
+    front, patterns = _series_front(data), _patterns(data)
+    model: dict[str, Any] = {"layers": [*front, *convolutions], "summary": _both(recurrence), "head": _head(data)}
+    if patterns:
+        learned = {**_both(recurrence), "layers": convolutions}
+        model |= {"layers": front, "summary": {"type": "concat", "summaries": [learned, *patterns]}}
+    return {"model": model, "train": {**train, **_stopping(data)}, "task": _smoothing(data)}
+
+
+def _patterns(data: DataSummary) -> list[dict[str, Any]]:
+    """Summaries of fixed patterns at every dilation that fits: for classes of many long series of unequal length.
+
+    They see the detail that pooling hides. On a few dozen examples the head would fit those by them alone, before any
+    filter is found; and series of one length, whose speed training varies, gained nothing by them.
+    """
+    is_long = data.mean_length > 128 and data.min_length < data.max_length
+    if data.kind != "series" or data.task != "classify" or not is_long or data.num_examples < 256:
+        return []
+    thresholds, mixtures = 2, 4
+    dilations = [2**i for i in range(1 + max(0, math.floor(math.log2(max(1.0, (data.median_length - 1) / 8)))))]
+    channels = data.num_channels * (4 if data.varied_scale else 2)  # at least: of the front
+    size = len(dilations) * KERNELS * min(channels, mixtures) * (thresholds + 1)
+    parts = []
+    for dilation in dilations:
+        pattern = {"type": "patterns", "dilation": dilation, "mixtures": mixtures, "seed": dilation}
+        above = {"type": "above", "thresholds": thresholds, "scale": round(8 / math.sqrt(size), 4), "seed": dilation}
+        parts.append({**above, "layers": [pattern]})
+    return parts
 
 
 def _series_front(data: DataSummary) -> list[dict[str, Any]]:

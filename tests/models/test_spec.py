@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from crnn.config import to_plain
 from crnn.errors import ConfigError
 from crnn.models.spec import merge, set_path, spec_from_plain, to_yaml
-from crnn.presets import PRESETS, DataSummary
+from crnn.presets import PRESETS, DataSummary, default
 
-SUMMARY = DataSummary("series", 3, None, 100, 300, 300, 100, 500, "classify", 4, has_missing=True, varied_scale=True)
+SUMMARY = DataSummary("series", 3, None, 600, 300, 300, 100, 500, "classify", 4, has_missing=True, varied_scale=True)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_spec_survives_yaml(name: str) -> None:
     spec = spec_from_plain(PRESETS[name](SUMMARY)["model"])
     assert to_plain(spec_from_plain(yaml.safe_load(to_yaml(spec)))) == to_plain(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "dilations"),
+    [
+        ({}, [1, 2, 4, 8, 16, 32]),  # 8 * 32 of 300 frames
+        ({"num_examples": 100}, []),
+        ({"mean_length": 90}, []),
+        ({"min_length": 500}, []),
+        ({"task": "regress"}, []),
+    ],
+)
+def test_fixed_patterns_are_for_many_long_series_of_unequal_length(change: dict, dilations: list[int]) -> None:
+    parts = default(replace(SUMMARY, **change))["model"]["summary"]["summaries"]
+    patterns = [part["layers"][0] for part in parts if part["type"] == "above"]
+    assert [pattern["dilation"] for pattern in patterns] == dilations
 
 
 CONV = {"type": "conv", "channels": 8}

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from crnn.errors import ConfigError, ShapeError
 from crnn.nn.blocks import build_layers
-from crnn.nn.summary import build_summary, complete_summary, register_summary
+from crnn.nn.summary import _spaced_frames, build_summary, complete_summary, register_summary
 from crnn.sequences import pad
 
 CONV = {"type": "conv", "channels": 4}
@@ -169,3 +169,36 @@ def test_impossible_specs_are_refused_with_their_place(features, spec, message):
 def test_a_name_registers_once():
     with pytest.raises(ConfigError, match="summary 'mean' is registered twice"):
         register_summary("mean")(type(make(type="max")))
+
+
+ABOVE = {"type": "above", "thresholds": 2}
+
+
+def test_above_gives_the_share_of_real_frames_above_each_threshold_and_the_maximum():
+    summary = build_summary(ABOVE, (1,))
+    summary.thresholds.copy_(torch.tensor([[0.5], [-2.0]]))
+    x = pad([torch.tensor([[1.0], [0.5], [-3.0], [2.0]]), torch.tensor([[-1.0]])])
+    assert_close(summary(x), torch.tensor([[2 / 4, 3 / 4, 2.0], [0.0, 1.0, -1.0]]))
+
+
+def test_above_learns_thresholds_and_its_own_mean_and_spread():
+    summary = build_summary({**ABOVE, "scale": 0.5}, (3,))
+    batches = [pad(list(torch.randn(8, 30, 3) + torch.arange(8.0)[:, None, None])) for _ in range(3)]
+    summary.fit_statistics(batches)
+    middle = torch.cat([x.data for x in batches]).flatten(0, 1).median(0).values
+    assert (summary.thresholds[0] <= middle).all()  # one of the lower half of the values, one of the upper
+    assert (summary.thresholds[1] >= middle).all()
+    found = torch.cat([summary(x) for x in batches])
+    assert_close(found.mean(0), torch.zeros(9), atol=1e-5, rtol=0)
+    assert_close(found.std(0, correction=0), torch.full((9,), 0.5), atol=0.01, rtol=0)
+
+
+def test_above_keeps_few_frames_of_much_data(monkeypatch):
+    monkeypatch.setattr("crnn.nn.summary.MOST_FRAMES", 10)
+    frames = _spaced_frames(pad([torch.arange(8 * i, 8 * i + 8.0)[:, None]]) for i in range(10))
+    assert frames.squeeze(1).tolist() == [4.0 * i for i in range(20)]
+
+
+def test_above_needs_a_threshold():
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        build_summary({"type": "above", "thresholds": 0}, (3,))

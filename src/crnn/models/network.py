@@ -12,7 +12,7 @@ from crnn.errors import ShapeError
 from crnn.models.spec import NetworkSpec
 from crnn.nn.blocks import build_layers
 from crnn.nn.head import Head
-from crnn.nn.layers import Features, State, Timing
+from crnn.nn.layers import Features, State, Through, Timing
 from crnn.nn.summary import build_summary
 from crnn.sequences import Sequences
 
@@ -83,8 +83,15 @@ class Network(nn.Module):
         return length * self.body.macs_per_frame() + out_length * self.summary.macs_per_frame() + head
 
     def fit_statistics(self, batches: Iterable[Sequences]) -> None:
-        """Learn the fixed statistics of the training data that front-ends keep."""
+        """Learn the fixed statistics of the training data that front-ends and summaries keep."""
+        batches = list(batches)
         self.body.fit_statistics(batches)
+        if self.summary.learns_statistics:
+            was_training = self.training
+            self.eval()  # nothing is drawn, and no running statistic moves
+            with torch.no_grad():
+                self.summary.fit_statistics(Through(self.body, batches))
+            self.train(was_training)
 
     @property
     def can_stream(self) -> bool:

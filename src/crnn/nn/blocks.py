@@ -16,6 +16,7 @@ from crnn.nn import (  # noqa: F401  specs may name what is in there
     frontend,
     jitter,
     norm,
+    patterns,
     pool,
     recurrent,
     scale,

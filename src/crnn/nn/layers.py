@@ -304,6 +304,16 @@ class Chain(Layer):
                     layer.fit_statistics([Chain(self.in_features, list(self)[:i])(x) for x in batches])
 
 
+class Through(Iterable[Sequences]):
+    """What a layer gives for batches; computed anew each time they are gone over, so that it need not be kept."""
+
+    def __init__(self, layer: Layer, batches: Iterable[Sequences]) -> None:
+        self.layer, self.batches = layer, batches
+
+    def __iter__(self) -> Iterator[Sequences]:
+        return map(self.layer, self.batches)
+
+
 LAYERS: dict[str, type[Layer]] = {}
 """Every registered layer by the name that specs use; what registers here is tested by the promises."""
 

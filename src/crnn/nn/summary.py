@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crnn.config import build_config, config, to_plain
 from crnn.errors import ConfigError, ShapeError, StreamError
 from crnn.nn.blocks import Spec, build_layers, complete_layers, split_spec
-from crnn.nn.layers import Chain, Features, State, Timing
+from crnn.nn.layers import Chain, Features, State, Through, Timing
 from crnn.sequences import Sequences
 
 
@@ -97,6 +97,14 @@ class Summary(nn.Module):
         """Multiply-adds for one input frame."""
         return 0.0
 
+    def fit_statistics(self, batches: Iterable[Sequences]) -> None:
+        """Learn fixed statistics of the training data, going over it more than once; most have none."""
+
+    @property
+    def learns_statistics(self) -> bool:
+        """True where fit_statistics does something, so that the training data has to be shown to it."""
+        return type(self).fit_statistics is not Summary.fit_statistics
+
     def _check_read(self, state: State) -> None:
         if not self.has_frames(state):
             raise StreamError(f"{type(self).__name__}: no frame has come yet; push at least one before reading")
@@ -104,6 +112,11 @@ class Summary(nn.Module):
 
 SUMMARIES: dict[str, type[Summary]] = {}
 """Every registered summary by the name that specs use; what registers here is tested by the promises."""
+
+MOST_FRAMES = 10_000
+"""Frames, evenly spaced over the training data, from which thresholds are taken; up to twice as many."""
+LEAST_SPREAD = 1e-3
+"""Added to the spread of a share or maximum, so that one that hardly varies stays small."""
 
 S = TypeVar("S", bound=type[Summary])
 
@@ -291,6 +304,110 @@ class Max(Summary):
 
 
 @config
+class AboveConfig:
+    """How often, and how far, a channel is above thresholds that the training data set."""
+
+    thresholds: int = 4
+    """For each channel: random values of it in training, one from each part of as many equal parts of them by size."""
+    scale: float = 1.0
+    """Standard deviation of what comes out, on the training data."""
+    seed: int = 0
+    """Of the thresholds."""
+
+    def __post_init__(self) -> None:
+        if self.thresholds < 1:
+            raise ConfigError(f"above.thresholds={self.thresholds}; expected at least 1")
+
+
+@register_summary("above")
+class Above(Summary):
+    """The share of frames above each threshold, and the maximum; of every channel, standardised.
+
+    Thresholds, means and spreads come from the training data and stay as they are. Before `fit_statistics` thresholds
+    and means are 0, and spreads 1.
+
+    Shape:
+        returns (batch, values of a frame * (thresholds + 1)).
+    Source: Dempster, Schmidt & Webb 2021, arXiv:2012.08791 (the share; thresholds from quantiles); the maximum is from
+        Dempster, Petitjean & Webb 2020, arXiv:1910.13051.
+    """
+
+    Config = AboveConfig
+    thresholds: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: Features, config: AboveConfig) -> None:
+        super().__init__(features)
+        self.config = config
+        size = self.out_features
+        self.out_features = size * (config.thresholds + 1)
+        self.register_buffer("thresholds", torch.zeros(config.thresholds, size))
+        self.register_buffer("mean", torch.zeros(self.out_features))
+        self.register_buffer("spread", torch.ones(self.out_features))
+
+    def compute(self, x: Sequences) -> Tensor:
+        data = x.data.flatten(2)
+        if not x.is_full:
+            data = data.masked_fill(~x.valid[..., None], -torch.inf)  # above nothing
+        return self._standardised(self._counts(data), x.lengths, data.amax(1))
+
+    def _counts(self, data: Tensor) -> Tensor:
+        """(batch, thresholds * values): frames above each."""
+        return torch.cat([(data > threshold).sum(1, dtype=torch.int32) for threshold in self.thresholds], 1)
+
+    def _standardised(self, counts: Tensor, lengths: Tensor, largest: Tensor) -> Tensor:
+        shares = counts / lengths.to(largest.device)[:, None]
+        return (torch.cat([shares, largest], 1) - self.mean) / self.spread
+
+    def fit_statistics(self, batches: Iterable[Sequences]) -> None:
+        """Thresholds from about MOST_FRAMES frames, evenly spaced; then the mean and spread of the summaries."""
+        values = _spaced_frames(batches).sort(0).values  # (frames, values of one)
+        parts, size = self.thresholds.shape
+        generator = torch.Generator().manual_seed(self.config.seed)
+        place = (torch.arange(parts)[:, None] + torch.rand(parts, size, generator=generator)) / parts
+        self.thresholds.copy_(values.gather(0, (place * (len(values) - 1)).long()))
+        self.mean.zero_()
+        self.spread.fill_(1.0)
+        found = torch.cat([self(x).cpu() for x in batches])
+        self.mean.copy_(found.mean(0))
+        self.spread.copy_((found.std(0, correction=0) + LEAST_SPREAD) / self.config.scale)
+
+    def start(self, batch: int) -> State:
+        parts, size = self.thresholds.shape
+        counts = torch.zeros(batch, parts * size, dtype=torch.int64)  # of a stream that may run for days
+        return counts, torch.full((batch, size), -torch.inf), torch.zeros(batch, dtype=torch.int64)
+
+    def push(self, data: Tensor, state: State) -> State:
+        if data.shape[1] == 0:
+            return state
+        counts, largest, length = state
+        data = data.flatten(2)
+        largest = torch.maximum(largest.to(data), data.amax(1))
+        return counts.to(data.device) + self._counts(data), largest, length + data.shape[1]
+
+    def read(self, state: State) -> Tensor:
+        self._check_read(state)
+        counts, largest, length = state
+        return self._standardised(counts, length, largest)
+
+    def macs_per_frame(self) -> float:
+        return float(self.thresholds.numel())
+
+
+def _spaced_frames(batches: Iterable[Sequences]) -> Tensor:
+    """(frames, values): every n-th real frame, with n so that at most 2 * MOST_FRAMES are kept."""
+    kept, size, step = [], 0, 1
+    for x in batches:
+        kept.append(x.data[x.valid].flatten(1)[::step].cpu())
+        size += len(kept[-1])
+        while size > 2 * MOST_FRAMES:
+            kept, step = [torch.cat(kept)[::2]], 2 * step
+            size = len(kept[0])
+    return torch.cat(kept)
+
+
+@config
 class AttentionConfig:
     """A weighted mean whose weights are learned."""
 
@@ -405,6 +522,16 @@ class Concat(Summary):
 
     def compute(self, x: Sequences) -> Tensor:
         return torch.cat([part.compute(branch.compute(x)) for branch, part in self._pairs], 1)
+
+    @property
+    def learns_statistics(self) -> bool:
+        return any(part.learns_statistics for _, part in self._pairs)
+
+    def fit_statistics(self, batches: Iterable[Sequences]) -> None:
+        """Of each part that learns any."""
+        for branch, part in self._pairs:
+            if part.learns_statistics:
+                part.fit_statistics(Through(branch, batches))
 
     @property
     def can_stream(self) -> bool:

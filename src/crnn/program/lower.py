@@ -22,12 +22,13 @@ from crnn.nn.head import Head
 from crnn.nn.jitter import Jitter
 from crnn.nn.layers import Chain, Features, Layer, known_layers
 from crnn.nn.norm import Norm
+from crnn.nn.patterns import Patterns
 from crnn.nn.pool import Pool, Pool2d
 from crnn.nn.recurrent import Recurrent
 from crnn.nn.scale import Compress, InstanceNorm, Level
 from crnn.nn.spec_augment import SpecAugment
 from crnn.nn.spectral import LogMel, Mfcc
-from crnn.nn.summary import Attention, Concat, Last, Max, Mean, Summary
+from crnn.nn.summary import Above, Attention, Concat, Last, Max, Mean, Summary
 from crnn.plugins import plugins
 from crnn.program import ops
 from crnn.program.ops import Array, Op, Shape
@@ -174,6 +175,21 @@ def _conv(layer: Conv, to: Builder, at: int, where: str) -> int:
         bias=_bias(layer.conv, layer.config.channels),
         dilation=layer.config.dilation,
         groups=layer.config.groups,
+    )
+    return to.add(op, [at], layer.out_features, where)
+
+
+@_lowers(Patterns)
+def _patterns(layer: Patterns, to: Builder, at: int, where: str) -> int:
+    (size,) = layer.out_features
+    op = ops.Conv(
+        extent=layer.extent,
+        stride=1,
+        pad_left=layer.pad_left,
+        weight=_array(layer.weight),
+        bias=_array(torch.zeros(size)),
+        dilation=layer.config.dilation,
+        groups=layer.groups,
     )
     return to.add(op, [at], layer.out_features, where)
 
@@ -390,6 +406,21 @@ def _mean(summary: Mean, to: Builder, at: int, where: str) -> int:
 @_lowers(Max)
 def _max(summary: Max, to: Builder, at: int, where: str) -> int:
     return to.add(ops.Max(), [at], (to.nodes[at].size,), where)
+
+
+@_lowers(Above)
+def _above(summary: Above, to: Builder, at: int, where: str) -> int:
+    """A huge slope over the threshold, and tanh of what is positive of it: 1 above, else 0; its mean is the share."""
+    size = to.nodes[at].size
+    ends = []
+    for threshold in summary.thresholds:
+        steep = to.affine(threshold, np.full(size, 1e30), np.zeros(size), at, where)
+        positive = to.add(ops.Map(function="relu"), [steep], to.shape(at), where)
+        is_above = to.add(ops.Map(function="tanh"), [positive], to.shape(at), where)
+        ends.append(to.add(ops.Mean(), [is_above], (size,), where))
+    ends.append(to.add(ops.Max(), [at], (size,), where))
+    found = to.add(ops.Concat(), ends, (summary.out_features,), where)
+    return to.affine(summary.mean, 1 / summary.spread.double(), np.zeros(summary.out_features), found, where)
 
 
 @_lowers(Attention)
