@@ -56,7 +56,7 @@
 /* What a call needs to know of a program, its tables and the order of a state's arrays. */
 typedef struct {
   crnn_program program;
-  int32_t num_scratch;
+  int64_t num_scratch;
   int64_t state_bytes;
 } crnn_engine;
 

@@ -25,7 +25,7 @@ class ProgramTables(ctypes.Structure):
         ("num_nodes", ctypes.c_int32),
         ("num_sums", ctypes.c_int32),
         ("num_values", ctypes.c_int32),
-        ("num_scratch", ctypes.c_int32),
+        ("num_scratch", ctypes.c_int64),
         ("state_bytes", ctypes.c_int64),
     ]
 
