@@ -1,4 +1,4 @@
-"""What other packages bring: readers, layers, presets and tasks by entry point."""
+"""What other packages bring by entry point: readers, layers, presets, tasks, exporters."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,3 +309,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path, absent):
     with pytest.raises(MissingExtraError, match=rf"needs {absent}, which is not installed; pip install 'crnn\[onnx\]'"):
         export_onnx(lower(network, TASK), tmp_path / "m.onnx", reference=of_network(network))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_program_on_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    block = next(text for text in page.split("```text\n")[1:] if text.startswith("import json, numpy, onnxruntime"))
+    network = make_network(*SMALL)
+    export_onnx(lower(network, TASK), tmp_path / "digits.onnx", reference=of_network(network))
+    monkeypatch.chdir(tmp_path)
+    exec(block.split("```")[0], {})
