@@ -123,7 +123,15 @@ SUMMARY_EXAMPLES = {
             },
         ),
         ((3,), {"summaries": [{"type": "last", "bidirectional": True, "layers": [BOTH_WAYS]}, {"type": "mean"}]}),
-        ((3,), {"summaries": [{"type": "above", "layers": [{"type": "patterns", "dilation": 2}]}, {"type": "max"}]}),
+        (
+            (3,),
+            {
+                "summaries": [
+                    {"type": "above", "scale": 0.05, "layers": [{"type": "patterns", "dilation": 2}]},
+                    {"type": "max"},
+                ]
+            },
+        ),
     ],
 }
 
