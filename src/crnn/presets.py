@@ -129,15 +129,18 @@ def _default_audio(data: DataSummary) -> Recipe:
         {"type": "dropout", "rate": 0.3},
         {"type": "recurrent", "hidden_size": 64, "bidirectional": True},
     ]
+    long = frames > 125  # events and scenes, most of which bear changes that would spoil a word
+    epochs = min(max(round(2600 * data.num_examples ** (-2 / 3)), 10), 80)
+    changes = {"window": 0.6, "stretch": 0.25, "time_shift": 0.5} if long else {"stretch": 0.1}
     train: dict[str, Any] = {
-        "epochs": min(max(round(2600 * data.num_examples ** (-2 / 3)), 10), 80),
+        "epochs": round(1.5 * epochs) if long else epochs,
         "batch_size": 16,
         "learning_rate": 2e-3,
         "weight_decay": 0.02,
         "warmup": 0.2,
         "max_grad_norm": 2.0,
         "ema_decay": 0.99,
-        "augment": {"mixup": 1.0, "stretch": 0.1, **({"window": 0.6} if frames > 125 else {})},
+        "augment": {"mixup": 1.0, "mixup_match": True, **changes},
     }
     return {
         "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
