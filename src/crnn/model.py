@@ -28,6 +28,7 @@ from crnn.models.network import Network, describe_timing
 from crnn.models.spec import spec_from_plain, to_yaml
 from crnn.program.lower import lower
 from crnn.program.program import Program
+from crnn.report.cost import describe_cost
 from crnn.streaming.steps import EngineName
 from crnn.streaming.stream import Stream
 from crnn.streaming.streamed import StreamedModel
@@ -267,6 +268,14 @@ class Model:
             "origin": self.origin,
             "spec": to_yaml(network.spec),
         }
+
+    def cost(self) -> dict[str, Any]:
+        """What it costs to run, as plain values: multiply-adds, bytes, and as a C file delay, flash and RAM.
+
+        Raises:
+            ExportError: a layer that has no operations; which one, and where it stands.
+        """
+        return describe_cost(self.network, self.program(), len(self.weights_file()))
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and config.json, each by a temporary file and a rename."""

@@ -15,12 +15,14 @@ SHOWN = 30
 
 def info(
     run: Annotated[str, typer.Argument(help="The run folder.")],
+    cost: Annotated[bool, typer.Option("--cost", help="Only what it costs: here, as a stream, as a C file.")] = False,
     json_: options.AsJson = False,
 ) -> None:
     """Show what a trained RUN is: spec, sizes, cost, timing, labels, versions."""
     import crnn.run as runs
 
-    facts = runs.load(run).info()
+    model = runs.load(run)
+    facts = model.cost() if cost else model.info()
     print(jsonlib.dumps(facts, indent=2, ensure_ascii=False) if json_ else "\n".join(lines_of(facts)))
 
 

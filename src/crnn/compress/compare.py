@@ -158,8 +158,8 @@ def native_engine(model: Model) -> NativeEngine | None:
         return None
 
 
-def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None) -> Tensor:
-    """As Model.outputs; of a model of 8 bits, with every input rounded: by the native engine, where it can run it."""
+def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None = None) -> Tensor:
+    """As Model.outputs; of a model of 8 bits with every input rounded: by an engine, or in PyTorch without one."""
     if not model.peaks:
         return model.outputs(data)
     if engine is not None:

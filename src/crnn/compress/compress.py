@@ -22,7 +22,7 @@ from crnn.errors import ConfigError, DataError, ModelError, SplitError
 from crnn.model import Model
 from crnn.models.spec import spec_from_plain, to_yaml
 from crnn.presets import find_preset
-from crnn.report.cost import measure_cost
+from crnn.report.cost import embedded_of, measure_cost
 from crnn.report.evaluation import Evaluation, RunFacts
 from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.report.exactness import measure_exactness
@@ -275,10 +275,11 @@ def _evaluate(model: Model, run: Run, material: Material, found: Comparison, num
     else:
         with in_8_bits(model):
             evaluation = evaluate_model(model.network, model.task, data, **options)
+        cost = measure_cost(model.network, data, task=model.task, model_bytes=num_bytes)
         evaluation = replace(  # of the network itself: rounding here is slow, and turns an ulp into a step
             evaluation,
             exactness=measure_exactness(model.network, model.task, data),
-            cost=measure_cost(model.network, data, model_bytes=num_bytes),
+            cost=replace(cost, embedded=embedded_of(model.program()) if cost.embedded else None),
         )
     return replace(evaluation, floors=before.floors) if known and before is not None else evaluation
 

@@ -383,7 +383,7 @@ def evaluate(
         ],
         scatter=_scatter(predictions, data) if form == "values" else [],
         exactness=measure_exactness(network, task, data),
-        cost=measure_cost(network, data, batch_size=batch_size, model_bytes=facts.model_bytes),
+        cost=measure_cost(network, data, task=task, batch_size=batch_size, model_bytes=facts.model_bytes),
         leaks=find_leaks(data, train, recorded),
         source=data.source,
         kind=data.kind,
