@@ -70,6 +70,29 @@ def classification(results: Results) -> list[str]:
     return [*markdown(head, rows), "", f"Preset `{results['preset']}`; {_where(results)}."]
 
 
+def early_decisions(results: Results) -> list[str]:
+    """Every second part of the recordings, then the thresholds."""
+    heard = zip(results["shares"][1::2], results["accuracy"][1::2], strict=True)
+    rows = [[f"{share:.0%} of it", f"{accuracy:.3f}"] for share, accuracy in heard]
+    rows.append(["all of it, and that it has ended", f"{results['final']:.3f}"])
+    sure = [
+        [f"{row['threshold']:g}", f"{row['accuracy']:.3f}", f"{row['mean_share']:.0%}"] for row in results["thresholds"]
+    ]
+    counts, seconds = results["counts"], results["median_seconds"]
+    note = (
+        f"Preset `live` on {results['data']}, {counts['train']} / {counts['test']} recordings of {seconds:.2f} s "
+        f"(median), 1 seed; the answer lags behind by {results['delay_seconds']:.2f} s, which counts as not heard; "
+        f"{_where(results)}."
+    )
+    return [
+        *markdown(["heard", "accuracy"], rows),
+        "",
+        *markdown(["decides when the probability reaches", "accuracy", "mean share heard by then"], sure),
+        "",
+        note,
+    ]
+
+
 def _set_row(name: str, found: Results) -> list[str]:
     runs = list(found["runs"].values())
     scores = [run["score"] for run in runs]
@@ -133,6 +156,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "exact_lengths": exact_lengths,
     "engine_overhead": engine_overhead,
     "classification": classification,
+    "early_decisions": early_decisions,
 }
 """By the name of the result file and of the markers in the page."""
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("record", "sets", "exact_lengths", "engine_overhead", "classification", "tables")
+SCRIPTS = ("record", "sets", "exact_lengths", "engine_overhead", "classification", "early_decisions", "tables")
 
 
 @pytest.fixture
@@ -69,6 +70,26 @@ def test_classification_goes_on_where_it_was(script, tmp_path, capsys):
     assert again["runs"]["fold 0 seed 0"] == first["runs"]["fold 0 seed 0"]
 
 
+def test_early_decisions_run(script, tmp_path, monkeypatch):
+    early = script("early_decisions")
+    data, name = early.load(quick=True)
+    few = [example for example in data if example.split == "train"][::8] + [e for e in data if e.split == "test"][::12]
+    monkeypatch.setattr(early, "load", lambda quick: (replace(data, examples=tuple(few)), name))
+    early.main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["shares"] == [round((i + 1) / 20, 2) for i in range(20)]
+    assert len(found["accuracy"]) == 20
+    assert 0 <= found["final"] <= 1
+
+
+def test_an_early_decision_is_the_first_answer_that_is_sure_enough(script):
+    decide = script("early_decisions").decide
+    answers = [("", 0.0)] + [("a", 0.5)] * 9 + [("b", 0.9)] * 10 + [("c", 0.95)]
+    assert decide(answers, 0.9) == ("b", 11 / 20)
+    assert decide(answers, 0.99) == ("c", 1.0)
+    assert decide(answers, 0.5) == ("a", 2 / 20)
+
+
 def test_another_recipe_is_computed_anew(script, tmp_path, capsys):
     out = tmp_path / "results.json"
     script("classification").main(["--quick", "--preset", "seed", "--out", str(out)])
@@ -110,7 +131,7 @@ def test_the_tables_are_current(script):
 
 def test_a_page_that_is_not_current_is_named(script, tmp_path):
     page = tmp_path / "benchmarks.md"
-    names = ("exact_lengths", "engine_overhead", "classification")
+    names = ("exact_lengths", "engine_overhead", "classification", "early_decisions")
     page.write_text("".join(f"<!-- table {name} -->\nold\n<!-- end {name} -->\n" for name in names))
     with pytest.raises(SystemExit, match=r"benchmarks.md is not what the result files say; run python"):
         script("tables").main(["--check", "--page", str(page), "--results", str(tmp_path)])

@@ -75,7 +75,7 @@ def test_streams_are_named_by_whoever_adds_them_or_numbered(small: Model) -> Non
     streams = small.streams()
     assert [streams.add(), streams.add("door"), streams.add(), streams.add(3), streams.add()] == [0, "door", 1, 3, 2]
     assert list(streams) == [0, "door", 1, 3, 2]
-    assert repr(streams).startswith("<5 streams of series, 3 channels; 1 frames behind; ")
+    assert repr(streams).startswith("<5 streams of series, 3 channels; answers 1 frames behind, a new one every 1; ")
     streams.remove(1)
     assert len(streams) == 4
 

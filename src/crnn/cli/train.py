@@ -16,7 +16,7 @@ def train(
     data: Annotated[str | None, typer.Argument(help="Folder or file of recordings, series or tables.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder to write.")] = None,
     task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
-    preset: Annotated[str, typer.Option(help="default, seed or lstm-fcn.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, live, seed or lstm-fcn.")] = "default",
     labels: options.Labels = None,
     target: options.Target = None,
     group: options.Group = None,
