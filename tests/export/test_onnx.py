@@ -10,6 +10,7 @@ import torch
 
 from crnn.errors import ExportError, MissingExtraError
 from crnn.export.onnx import OnnxStream, build_onnx, check_onnx, export_onnx, open_onnx
+from crnn.export.onnx_graph import Graph
 from crnn.export.onnx_ops import WRITERS
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
@@ -240,6 +241,22 @@ def test_outputs_that_are_nan_are_not_let_pass(tmp_path):
         network.head.linear.bias[0] = NAN
     with pytest.raises(ExportError, match="not written"):
         export_onnx(lower(network, TASK), tmp_path / "m.onnx", reference=of_network(network))
+
+
+def test_chunks_that_differ_are_found(tmp_path, monkeypatch):
+    """A graph whose windows forget their buffers is right on whole sequences only."""
+    carry = Graph.carry
+
+    def forgetful(graph, name, value):
+        carry(graph, name, graph.cut(value, graph.integers(0), graph.integers(0), 2) if "conv" in name else value)
+
+    monkeypatch.setattr(Graph, "carry", forgetful)
+    network = make_network(*SMALL)
+    program = lower(network, TASK)
+    batches, chunks = check_onnx(open_onnx(build_onnx(program).SerializeToString()), program, of_network(network))
+    assert batches <= 1e-5 < 1e-3 < chunks
+    with pytest.raises(ExportError, match="not written"):
+        export_onnx(program, tmp_path / "m.onnx", reference=of_network(network))
 
 
 def test_a_file_that_is_there_is_kept(tmp_path):

@@ -21,6 +21,7 @@ import crnn
 from crnn.errors import ExportError, MissingExtraError
 from crnn.program import ops
 from crnn.program.program import Program
+from crnn.training.checkpoint import write_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -76,6 +77,7 @@ def export_onnx(
         ExportError: an operation that ONNX is not written for, and which layer it comes from; a file that is there; or
             a graph that does not give the model's numbers. In all of these nothing is written.
         MissingExtraError: onnx or onnxruntime is not installed.
+        TrainingError: the disk is full, or refuses.
     """
     path = Path(path)
     if path.is_dir() or (path.exists() and not overwrite):
@@ -83,18 +85,16 @@ def export_onnx(
     model = build_onnx(program, int8=int8)
     data = model.SerializeToString()
     batches, chunks = check_onnx(open_onnx(data), program, reference)
-    worst = max(batches, chunks or 0.0)
+    worst = float(np.max([batches, chunks or 0.0]))  # of numpy: NaN stays NaN
     limit = TOLERANCE_INT8 if int8 else TOLERANCE
     if not worst <= limit:
         raise ExportError(
             f"{path}: not written: its outputs differ from the model's by {worst:.2g} of the largest one, expected at "
             f"most {limit:g}; " + ("export without int8" if int8 else "please report it with the spec, crnn info")
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    states = tuple(
-        each.name for each in model.graph.input if f"{each.name}_out" in {o.name for o in model.graph.output}
-    )
+    write_file(path, data)
+    given = {each.name for each in model.graph.output}
+    states = tuple(each.name for each in model.graph.input if f"{each.name}_out" in given)
     return OnnxCheck(path, len(data), len(model.graph.node), batches, chunks, states)
 
 
@@ -108,32 +108,12 @@ def build_onnx(program: Program, *, int8: bool = False) -> ModelProto:
         import onnx
     except ImportError:
         raise _missing("onnx") from None
-    from crnn.export.onnx_graph import Clock, Graph, Value
-    from crnn.export.onnx_ops import check_known, write
+    from crnn.export.onnx_graph import Graph
+    from crnn.export.onnx_ops import check_known, write, write_input
 
     check_known(program.nodes)
     graph = Graph(streams=program.can_stream, int8=int8)
-    first = program.nodes[0]
-    assert isinstance(first.op, ops.Input), "a program starts with its input"
-    is_symbols = first.op.vocabulary > 0
-    kind = onnx.TensorProto.INT64 if is_symbols else onnx.TensorProto.FLOAT
-    x = graph.input("x", kind, ["batch", "time", *([] if is_symbols else first.shape)])
-    lengths = graph.input("lengths", onnx.TensorProto.INT64, ["batch"])
-    if program.can_stream:
-        graph.input("end", onnx.TensorProto.INT64, [1])
-        lacking = graph.op("Max", graph.op("Sub", graph.integers(1), graph.size_of("x", 1)), graph.integers(0))
-        x = graph.op("Pad", x, graph.op("Concat", graph.integers(0), lacking, axis=0), "", graph.integers(1))
-    clock = Clock("input", lengths, graph.size_of(x, 1))
-    # whatever stands in the padding is forgotten, NaN too
-    if is_symbols:
-        x = graph.op("Where", graph.valid(clock), x, graph.constant(0, np.int64))
-        values = [Value({"bt": x}, first.shape, clock, clean=True)]
-    else:
-        if len(first.shape) > 1:
-            x = graph.op("Reshape", x, graph.integers(0, 0, first.size))
-        x = graph.op("Transpose", x, perm=[0, 2, 1])  # Where is many times slower along a short last axis
-        x = graph.op("Where", graph.spread(graph.valid(clock), "bct"), x, graph.constant(0.0))
-        values = [Value({"bct": x}, first.shape, clock, clean=True)]
+    values = [write_input(graph, program.nodes[0])]
     for place, node in enumerate(program.nodes[1:], 1):
         values.append(write(graph, node, place, [values[i] for i in node.inputs]))
     outputs, size = values[-1].arrays["bc"], program.output.size
@@ -164,7 +144,7 @@ def _facts(program: Program, states: dict[str, dict[str, Any]], int8: bool) -> d
         "min_length": program.min_length,
         "delay_frames": program.look_ahead if program.can_stream else None,
         "states": states,
-        "int8_weights": int8,
+        "int8_weights": int8 or any(getattr(node.op, "peak", None) is not None for node in program.nodes),
     }
     return {f"crnn.{name}": json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 

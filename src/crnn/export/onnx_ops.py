@@ -60,6 +60,28 @@ def check_known(nodes: tuple[Node, ...]) -> None:
             )
 
 
+def write_input(graph: Graph, node: Node) -> Value:
+    """The inputs of the graph besides the states; whatever stands in the padding is forgotten, NaN too."""
+    assert isinstance(node.op, ops.Input), "a program starts with its input"
+    is_symbols = node.op.vocabulary > 0
+    kind = TensorProto.INT64 if is_symbols else TensorProto.FLOAT
+    x = graph.input("x", kind, ["batch", "time", *([] if is_symbols else node.shape)])
+    lengths = graph.input("lengths", TensorProto.INT64, ["batch"])
+    if graph.streams:
+        graph.input("end", TensorProto.INT64, [1])
+        lacking = graph.op("Max", graph.op("Sub", graph.integers(1), graph.size_of(x, 1)), graph.integers(0))
+        x = graph.op("Pad", x, graph.op("Concat", graph.integers(0), lacking, axis=0), "", graph.integers(1))
+    clock = Clock("input", lengths, graph.size_of(x, 1))
+    if is_symbols:
+        x = graph.op("Where", graph.valid(clock), x, graph.constant(0, np.int64))
+        return Value({"bt": x}, node.shape, clock, clean=True)
+    if len(node.shape) > 1:
+        x = graph.op("Reshape", x, graph.integers(0, 0, node.size))
+    x = graph.op("Transpose", x, perm=[0, 2, 1])  # Where is many times slower along a short last axis
+    x = graph.op("Where", graph.spread(graph.valid(clock), "bct"), x, graph.constant(0.0))
+    return Value({"bct": x}, node.shape, clock, clean=True)
+
+
 def _layout(value: Value, *allowed: Layout) -> Layout:
     """The first layout among `allowed` that a value is in already; the first one of them else."""
     return next((layout for layout in allowed if layout in value.arrays), allowed[0])
