@@ -195,6 +195,18 @@ def loop(op, frames):
     return h
 
 
+@pytest.mark.parametrize("fixed", [{"type": "patterns"}, {"type": "mfcc", "sample_rate": 1000, "num_mels": 20}])
+def test_weights_that_are_not_learned_stay_float32(fixed):
+    torch.manual_seed(0)
+    x = [np.random.default_rng(i).normal(size=(200, 1)) for i in range(4)]
+    examples = from_arrays(x, ["a", "b"] * 2)
+    spec = spec_from_plain({"layers": [fixed, CONV], "summary": {"type": "mean"}})
+    task = Classify.from_targets(examples.targets, ClassifyConfig())
+    quantised = quantise(Model(Network(spec, features=(1,), outputs=2), task, Inputs.of(examples)), examples)
+    weighted = [node.op for node in quantised.program().nodes if isinstance(node.op, ops.Weighted)]
+    assert [op.peak is None for op in weighted] == [True, False, False]
+
+
 def test_8_bits_end_with_the_block():
     quantised = quantise(model(BRANCHED), data())
     plain = quantised.outputs(data())

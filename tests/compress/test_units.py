@@ -109,6 +109,18 @@ def test_blocks_and_summaries_follow_what_their_input_lost(layers, summary):
     assert smaller.spec.head.hidden == (4,)
 
 
+def test_thresholds_go_with_their_channels():
+    """By hand: of 4 channels the larger two stay, and of 2 thresholds and the maximum the blocks of these two."""
+    network = make([{**CONV, "channels": 4}], (3,), {"type": "above", "thresholds": 2})
+    with torch.no_grad():
+        network.body.layers[0].conv.weight.copy_(torch.tensor([1.0, 4.0, 3.0, 2.0])[:, None, None].expand(4, 3, 3))
+        network.summary.thresholds.copy_(torch.arange(8.0).reshape(2, 4))
+        network.summary.mean.copy_(torch.arange(12.0))
+    summary = narrowed(network, 0.5).summary
+    assert summary.thresholds.tolist() == [[1, 2], [5, 6]]
+    assert summary.mean.tolist() == [1, 2, 5, 6, 9, 10]
+
+
 def test_spectrograms_lose_channels_and_keep_their_bins():
     conv = {"type": "conv2d", "channels": 8}
     network = make([conv, NORM, RELU, {"type": "pool2d", "size": [2, 2]}, conv, {"type": "flatten"}], (6,))

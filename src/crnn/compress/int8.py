@@ -24,10 +24,11 @@ from crnn.models.network import Network
 from crnn.nn.conv import Conv, Conv2d
 from crnn.nn.head import Head
 from crnn.nn.layers import Layer
+from crnn.nn.patterns import Patterns
 from crnn.nn.recurrent import Recurrent
+from crnn.nn.spectral import Mfcc
 from crnn.nn.summary import Concat
 from crnn.program import ops
-from crnn.program.program import Node
 from crnn.sequences import Sequences
 from crnn.training.outputs import compute_outputs
 
@@ -37,6 +38,9 @@ VALUES_OF_EXAMPLE = 20_000
 """Input values of one operation that are kept of one example, evenly spaced, beside the largest."""
 CUTS = (0.0, 1e-5, 1e-4, 1e-3)
 """Shares of the values that a peak may leave outside; what rounds best is taken."""
+
+FIXED = (Patterns, Mfcc)
+"""Layers whose weights are not learned: there is no grid on which they lie, so they stay float32."""
 
 Look = Callable[[int, Tensor], Tensor]
 """(which of the operations with weights, its input) -> what the operation gets instead."""
@@ -66,20 +70,14 @@ def quantise(model: Model, data: Dataset) -> Model:
 
 def _places(model: Model) -> list[int]:
     """The nodes of the model's program that run in 8 bits, in the order in which the network comes to them."""
-    nodes = model.program().nodes
-    found = [i for i, node in enumerate(nodes) if isinstance(node.op, ops.Weighted) and not _is_transform(node)]
-    known = len(list(_operations(model.network)))
-    if len(found) != known:
+    places = [i for i, node in enumerate(model.program().nodes) if isinstance(node.op, ops.Weighted)]
+    modules = list(_weighted(model.network))
+    if len(places) != len(modules):
         raise ExportError(
-            f"8 bits: the network has {known} convolutions, recurrences and linear layers, its program {len(found)}; "
-            "a layer of another package brings operations of its own; compress it by --prune or --distil"
+            f"8 bits: the network has {len(modules)} layers with weights, its program {len(places)} operations with "
+            "weights; a layer of another package brings its own; compress it by --prune or --distil"
         )
-    return found
-
-
-def _is_transform(node: Node) -> bool:
-    """The cosine transform of mfcc, a matrix on frames: it is not learned, and stays float32."""
-    return isinstance(node.op, ops.Dense) and not node.is_vector
+    return [place for place, module in zip(places, modules, strict=True) if not isinstance(module, FIXED)]
 
 
 def _inputs_seen(network: Network, data: Dataset, count: int) -> list[Tensor]:
@@ -157,9 +155,14 @@ def _looked_at(look: Look, which: int, run: Callable[..., Any], x: Any, *state: 
     return run(seen, *state)
 
 
-def _operations(module: nn.Module) -> Iterator[nn.Module]:
-    """What 8 bits are for, in the order in which a sequence passes them, which is that of the program."""
-    if isinstance(module, (Conv, Conv2d)):
+def _operations(network: Network) -> Iterator[nn.Module]:
+    """What 8 bits are for, in the order in which a sequence passes them."""
+    return (module for module in _weighted(network) if not isinstance(module, FIXED))
+
+
+def _weighted(module: nn.Module) -> Iterator[nn.Module]:
+    """What comes down to an operation with weights, in the order of the program."""
+    if isinstance(module, (Conv, Conv2d, *FIXED)):
         yield module
     elif isinstance(module, Recurrent):
         for i, forwards in enumerate(module.forwards):
@@ -169,7 +172,7 @@ def _operations(module: nn.Module) -> Iterator[nn.Module]:
     else:
         pairs = zip(module.branches, module.parts, strict=True) if isinstance(module, Concat) else [module.children()]
         for part in chain.from_iterable(pairs):
-            yield from _operations(part)
+            yield from _weighted(part)
 
 
 def _steps(cell: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, None]:

@@ -34,7 +34,7 @@ from crnn.nn.pool import Pool, Pool2d
 from crnn.nn.recurrent import Recurrent
 from crnn.nn.scale import Compress, InstanceNorm, Level
 from crnn.nn.spec_augment import SpecAugment
-from crnn.nn.summary import Attention, Concat, Last, Max, Mean, Summary
+from crnn.nn.summary import Above, Attention, Concat, Last, Max, Mean, Summary
 from crnn.training.config import TrainConfig
 
 Kept = Tensor
@@ -169,9 +169,20 @@ class _Narrow:
         values = _values(kept, summary.in_features)
         if isinstance(summary, Attention):
             self.take(summary.project, f"{prefix}.project", "weight", None, values)
+        elif isinstance(summary, Above):
+            return self._above(summary, prefix, values)
         elif not isinstance(summary, (Last, Mean, Max)):
             raise _refused(prefix, type(summary).__name__, "does not say which of its weights belong to a channel")
         return values
+
+    def _above(self, summary: Above, prefix: str, values: Kept) -> Kept:
+        """A block of values for each threshold, and one for the maximum."""
+        blocks, size = summary.config.thresholds + 1, summary.thresholds.shape[1]
+        found = (torch.arange(blocks)[:, None] * size + values).flatten()
+        self.take(summary, prefix, "thresholds", None, values)
+        self.take(summary, prefix, "mean", found)
+        self.take(summary, prefix, "spread", found)
+        return found
 
     def _concat(self, summary: Concat, spec: Spec, prefix: str, kept: Kept) -> Kept:
         found, offset = [], 0
