@@ -137,6 +137,15 @@ def test_a_whole_preset_gives_its_numbers(name):
         assert_batches(opened(network), network, rows)
 
 
+def test_a_large_level_cancels():
+    network = make_network([{"type": "channel_norm"}, CONV], (2,), {"type": "mean"})
+    rows = [row + 1e5 for row in sequences((2,), [19] * 3)]
+    network.fit_statistics([pad(rows)])
+    stream = opened(network)
+    assert_batches(stream, network, rows)
+    assert_chunks(stream, network, rows)
+
+
 @pytest.mark.parametrize("options", [{"fill": "last"}, {"fill": "last", "mask": False}, {}])
 def test_missing_values_are_filled_across_chunks(options):
     network = make_network([{"type": "missing", **options}, CONV], (2,), {"type": "mean"})

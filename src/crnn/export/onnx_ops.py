@@ -31,6 +31,9 @@ W = TypeVar("W", bound=Writer)
 NOTHING_YET = -1e30
 """A score below any other, whose exponential is 0; unlike -inf it can be subtracted from itself."""
 TINY = 1e-30
+SMALL_OFFSET = 4.0
+"""A centre below this, in units of the scale, is subtracted with the shift, in a pass less; above, first and alone, so
+that a large level cancels exactly."""
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -409,13 +412,16 @@ def _embedding(graph: Graph, op: ops.Embedding, node: Node, name: str, inputs: l
 def _affine(graph: Graph, op: ops.Affine, node: Node, name: str, inputs: list[Value]) -> Value:
     (x,) = inputs
     layout = next(iter(x.arrays))
-    array = x.arrays[layout]
-    if op.centre.any():
+    array, shift = x.arrays[layout], op.shift.astype(np.float64)
+    offset = op.centre.astype(np.float64) * op.scale
+    if np.abs(offset).max() < SMALL_OFFSET:
+        shift = shift - offset
+    else:
         array = graph.op("Sub", array, graph.constant(_per_value(op.centre, layout, x)))
     if (op.scale != 1).any():
         array = graph.op("Mul", array, graph.constant(_per_value(op.scale, layout, x)))
-    if op.shift.any():
-        array = graph.op("Add", array, graph.constant(_per_value(op.shift, layout, x)))
+    if shift.any():
+        array = graph.op("Add", array, graph.constant(_per_value(shift.astype(np.float32), layout, x)))
     return Value({layout: array}, node.shape, x.clock, clean=x.clean and not (op.centre.any() or op.shift.any()))
 
 
