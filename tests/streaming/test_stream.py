@@ -16,7 +16,8 @@ from crnn.model import Model
 from crnn.native.library import LibraryError
 from crnn.nn.blocks import Activation
 from crnn.program.lower import LOWERINGS
-from crnn.streaming import engine
+from crnn.streaming import engine as native
+from crnn.streaming.steps import EngineName
 from crnn.streaming.update import Update
 
 CHANNELS = 4
@@ -158,6 +159,18 @@ def test_frames_past_what_was_looked_at_change_nothing(spec: dict[str, Any], see
             assert model.stream(engine=name).push(changed).prediction == update.prediction
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_array_may_be_used_again_for_the_next_chunk(engine: EngineName) -> None:
+    model = make_model({"layers": [], "summary": {"type": "last", "bidirectional": False}})
+    data, room = frames(6), np.empty((2, 3), np.float32)
+    stream = model.stream(engine=engine)
+    for i in range(0, 6, 2):
+        room[:] = data[i : i + 2]
+        stream.push(room)
+    room[:] = 99
+    assert_same(stream.finish(), model.predict([data])[0])
+
+
 def test_no_answer_for_nothing_or_for_less_than_the_shortest_sequence() -> None:
     model = make_model({"layers": [{"type": "pool", "size": 3}], "summary": {"type": "max"}})
     stream = model.stream()
@@ -265,7 +278,7 @@ def test_without_compiled_kernels_torch_steps_in_and_says_why(small: Model, monk
     def load(instruction_set: str | None = None) -> None:
         raise LibraryError("no compiler was there")
 
-    monkeypatch.setattr(engine, "load", load)
+    monkeypatch.setattr(native, "load", load)
     assert small.stream().engine == "torch: the native engine is not available: no compiler was there"
     with pytest.raises(
         StreamError, match=r"engine native: .*no compiler was there; engine auto or torch gives the same"

@@ -84,7 +84,7 @@ class TorchSteps:
 
     @torch.no_grad()  # not inference_mode: what a layer caches here must stay usable in training
     def _push(self, state: State, frames: NDArray[Any]) -> tuple[Outputs | None, State]:
-        data = torch.from_numpy(frames).to(self._device)
+        data = torch.tensor(frames, device=self._device)  # a copy: whoever records may use the same array again
         outputs, (body, summary) = self._network.push(data, self._divided(state))
         return self._scaled(outputs), (*body, *summary)
 
