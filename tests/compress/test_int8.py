@@ -11,12 +11,13 @@ import torch
 
 import crnn
 from crnn.compress.compare import outputs_of
-from crnn.compress.int8 import best_peak, in_8_bits, quantise, round_input
+from crnn.compress.int8 import best_peak, quantise
 from crnn.data.read import from_arrays
 from crnn.errors import ConfigError, ModelError
 from crnn.model import Inputs, Model
 from crnn.models.int8 import int8_weights, pack, round_weight, unpack
 from crnn.models.network import Network
+from crnn.models.rounding import in_8_bits, round_input
 from crnn.models.spec import spec_from_plain
 from crnn.program import ops
 from crnn.program.lower import lower
@@ -210,7 +211,7 @@ def test_weights_that_are_not_learned_stay_float32(fixed):
 def test_8_bits_end_with_the_block():
     quantised = quantise(model(BRANCHED), data())
     plain = quantised.outputs(data())
-    with in_8_bits(quantised):
+    with in_8_bits(quantised.network, quantised.peaks):
         rounded = quantised.outputs(data())
     assert 0 < (rounded - plain).abs().max() < 0.2
     assert torch.equal(quantised.outputs(data()), plain)

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crnn.compress.int8 import in_8_bits
 from crnn.compress.prune import share_of_zeros
 from crnn.data.dataset import Dataset
 from crnn.errors import ExportError, StreamError
 from crnn.metrics.bootstrap import bootstrap_interval
 from crnn.model import Model
+from crnn.models.rounding import in_8_bits
 from crnn.report.cost import macs_per_frame
 from crnn.report.evaluation import Measured, measure_intervals, metric_words, resampling_groups
 from crnn.report.exactness import collate
@@ -166,7 +166,7 @@ def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None = None) 
         scale, shift = model.task.units
         found = run_native(engine, [example.load() for example in data])
         return (torch.from_numpy(found) - shift) / scale  # a program's outputs are in the target's units
-    with in_8_bits(model):
+    with in_8_bits(model.network, model.peaks):
         return model.outputs(data)
 
 

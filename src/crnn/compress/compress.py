@@ -11,7 +11,7 @@ from typing import Any
 
 from crnn.compress.compare import Comparison, compare
 from crnn.compress.distil import distil
-from crnn.compress.int8 import in_8_bits, quantise
+from crnn.compress.int8 import quantise
 from crnn.compress.prune import check_share, prune
 from crnn.compress.units import prune_units
 from crnn.config import build_config, to_plain
@@ -20,6 +20,7 @@ from crnn.data.read import OnBad
 from crnn.data.split import SplitConfig, record, split
 from crnn.errors import ConfigError, DataError, ModelError, SplitError
 from crnn.model import Model
+from crnn.models.rounding import in_8_bits
 from crnn.models.spec import spec_from_plain, to_yaml
 from crnn.presets import find_preset
 from crnn.report.cost import embedded_of, measure_cost
@@ -273,7 +274,7 @@ def _evaluate(model: Model, run: Run, material: Material, found: Comparison, num
     if not model.peaks:
         evaluation = evaluate_model(model.network, model.task, data, **options)
     else:
-        with in_8_bits(model):
+        with in_8_bits(model.network, model.peaks):
             evaluation = evaluate_model(model.network, model.task, data, **options)
         cost = measure_cost(model.network, data, task=model.task, model_bytes=num_bytes)
         evaluation = replace(  # of the network itself: rounding here is slow, and turns an ulp into a step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from crnn.config import nearest
 from crnn.errors import ExportError
 from crnn.models.network import Network
+from crnn.models.rounding import in_8_bits
 from crnn.plugins import plugins
 from crnn.program.lower import lower
 from crnn.program.program import Program
@@ -98,7 +100,8 @@ def export(
     if int8 and to != "onnx":
         raise ExportError(f"int8 with {to}: only --to onnx rounds weights by itself; use crnn compress --int8 first")
     program = lower(network, task, temperature=temperature, sample_rate=sample_rate, peaks=peaks)
-    reference = _reference(network.eval(), task, temperature)
+    rounded = peaks if to == "c" else None  # the others keep 8-bit weights, and compute in float32
+    reference = _reference(network.eval(), task, temperature, rounded or {})
     found = exporter(Job(program, out, reference, name, int8, overwrite))
     paths = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
     delay = program.look_ahead if program.can_stream and to != "keras" else None
@@ -107,7 +110,7 @@ def export(
 
 
 def _reference(
-    network: Network, task: Task, temperature: float
+    network: Network, task: Task, temperature: float, peaks: Mapping[int, float]
 ) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
     scale, shift = task.units
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -115,7 +118,8 @@ def _reference(
     @torch.no_grad()
     def outputs(sequences: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         x = pad([torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]).to(device)
-        found: Any = (network(x) / temperature * scale + shift).float().cpu().numpy()
+        with in_8_bits(network, peaks) if peaks else nullcontext():
+            found: Any = (network(x) / temperature * scale + shift).float().cpu().numpy()
         return found  # type: ignore[no-any-return]
 
     return outputs
