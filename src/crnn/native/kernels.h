@@ -8,10 +8,27 @@
 #include <stdint.h>
 
 #if CRNN_HAS_INT8
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-#include <immintrin.h>
+/* What multiplies bytes here; plain C where none of these is defined. */
+#if !defined(__GNUC__)
+#elif defined(__AVX512VNNI__)
+#define CRNN_BYTES_VNNI_512
+#elif defined(__AVXVNNI__)
+#define CRNN_BYTES_VNNI_256
+#elif defined(__AVX2__)
+#define CRNN_BYTES_AVX2
+#elif defined(__SSE2__)
+#define CRNN_BYTES_SSE2
 #elif defined(__ARM_FEATURE_DOTPROD)
+#define CRNN_BYTES_DOTPROD
 #include <arm_neon.h>
+#endif
+#if defined(CRNN_BYTES_VNNI_512) || defined(CRNN_BYTES_VNNI_256)
+#define CRNN_FLIP 128 /* these multiply bytes without a sign by bytes with one, so 128 is added to each input */
+#endif
+#if defined(CRNN_FLIP) || defined(CRNN_BYTES_AVX2)
+#include <immintrin.h>
+#elif defined(CRNN_BYTES_SSE2)
+#include <emmintrin.h>
 #endif
 #endif
 
@@ -114,52 +131,96 @@ static void crnn_quantize(const float *x, int32_t n, float scale, int8_t *q) {
     bits.i = size > 0x42FE0000 ? (bits.i ^ size) | 0x42FE0000 : bits.i; /* 127.0f */
     bits.i = size > 0x7F800000 ? 0 : bits.i;
     bits.f = bits.f + 12582912.0f; /* 1.5 * 2^23: its last bits are the rounded number */
+#if defined(CRNN_FLIP)
+    bits.i ^= CRNN_FLIP;
+#endif
     q[i] = (int8_t)((bits.i & 0xFF) - ((bits.i & 0x80) << 1));
   }
   for (; i & 3; i++) q[i] = 0;
 }
 
-/* sum[l] += w[l][i] * q[i] over n inputs, a multiple of 4, for 16 outputs: four inputs after another, output by output.
-   Exact whole numbers, so every way below gives the same. Where the machine multiplies by unsigned bytes only, 128 is
-   added to q, and `offset`, 128 times the sum of an output's weights, comes off again. */
+/* sum[l] += scale[l] * (w q)[l] over n inputs, a multiple of 4, for 16 outputs: four inputs after another, output by
+   output. Sums are exact whole numbers, so every way below gives the same. `offset` is 128 times the sum of an output's
+   weights: what CRNN_FLIP has added. */
 static void crnn_add_bytes_16(const int8_t *restrict w, const int8_t *restrict q, int32_t n,
-                              const int32_t *restrict offset, int32_t *restrict sum) {
-#if defined(__AVX512VNNI__)
-  __m512i a = _mm512_sub_epi32(_mm512_loadu_si512(sum), _mm512_loadu_si512(offset));
+                              const int32_t *restrict offset, const float *restrict scale, float *restrict sum) {
+#if defined(CRNN_BYTES_VNNI_512)
+  __m512i a = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(offset));
   __m512i b = _mm512_setzero_si512(), c = b, d = b;
-  int32_t i = 0, four;
-#define CRNN_FOUR(acc, at)                                                          \
-  __builtin_memcpy(&four, q + i + (at), 4);                                         \
-  acc = _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(four ^ (int32_t)0x80808080u), \
-                            _mm512_loadu_si512(w + 16 * (ptrdiff_t)(i + (at))))
-  for (; i + 16 <= n; i += 16) {
-    CRNN_FOUR(a, 0);
-    CRNN_FOUR(b, 4);
-    CRNN_FOUR(c, 8);
-    CRNN_FOUR(d, 12);
+  int32_t four[4];
+  for (; n >= 16; n -= 16, w += 256, q += 16) {
+    __builtin_memcpy(four, q, 16);
+    a = _mm512_dpbusd_epi32(a, _mm512_set1_epi32(four[0]), _mm512_loadu_si512(w));
+    b = _mm512_dpbusd_epi32(b, _mm512_set1_epi32(four[1]), _mm512_loadu_si512(w + 64));
+    c = _mm512_dpbusd_epi32(c, _mm512_set1_epi32(four[2]), _mm512_loadu_si512(w + 128));
+    d = _mm512_dpbusd_epi32(d, _mm512_set1_epi32(four[3]), _mm512_loadu_si512(w + 192));
   }
-  for (; i < n; i += 4) {
-    CRNN_FOUR(a, 0);
+  for (; n > 0; n -= 4, w += 64, q += 4) {
+    __builtin_memcpy(four, q, 4);
+    a = _mm512_dpbusd_epi32(a, _mm512_set1_epi32(four[0]), _mm512_loadu_si512(w));
   }
-#undef CRNN_FOUR
-  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d)));
-#elif defined(__AVXVNNI__)
-  __m256i a = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)sum),
-                               _mm256_loadu_si256((const __m256i *)(const void *)offset));
-  __m256i b = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(sum + 8)),
-                               _mm256_loadu_si256((const __m256i *)(const void *)(offset + 8)));
+  a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+  _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), /* no fused multiply-add: the same as everywhere */
+                                      _mm512_mul_ps(_mm512_loadu_ps(scale), _mm512_cvtepi32_ps(a))));
+#else
+  int32_t whole[16];
+#if defined(CRNN_BYTES_VNNI_256)
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i a = _mm256_sub_epi32(zero, _mm256_loadu_si256((const __m256i *)(const void *)offset));
+  __m256i b = _mm256_sub_epi32(zero, _mm256_loadu_si256((const __m256i *)(const void *)(offset + 8)));
   for (int32_t i = 0; i < n; i += 4, w += 64) {
     int32_t four;
     __m256i x;
     __builtin_memcpy(&four, q + i, 4);
-    x = _mm256_set1_epi32(four ^ (int32_t)0x80808080u);
+    x = _mm256_set1_epi32(four);
     a = _mm256_dpbusd_avx_epi32(a, x, _mm256_loadu_si256((const __m256i *)(const void *)w));
     b = _mm256_dpbusd_avx_epi32(b, x, _mm256_loadu_si256((const __m256i *)(const void *)(w + 32)));
   }
-  _mm256_storeu_si256((__m256i *)(void *)sum, a);
-  _mm256_storeu_si256((__m256i *)(void *)(sum + 8), b);
-#elif defined(__ARM_FEATURE_DOTPROD)
-  int32x4_t a = vld1q_s32(sum), b = vld1q_s32(sum + 4), c = vld1q_s32(sum + 8), d = vld1q_s32(sum + 12);
+  _mm256_storeu_si256((__m256i *)(void *)whole, a);
+  _mm256_storeu_si256((__m256i *)(void *)(whole + 8), b);
+#elif defined(CRNN_BYTES_AVX2) /* as pairs of 16 bits: two sums an output, added at the end */
+  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+#define CRNN_PAIRS(at) \
+  _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w + (at)))), x)
+  for (int32_t i = 0; i < n; i += 4, w += 64) {
+    int32_t four;
+    __m256i x;
+    __builtin_memcpy(&four, q + i, 4);
+    x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+    a = _mm256_add_epi32(a, CRNN_PAIRS(0));
+    b = _mm256_add_epi32(b, CRNN_PAIRS(16));
+    c = _mm256_add_epi32(c, CRNN_PAIRS(32));
+    d = _mm256_add_epi32(d, CRNN_PAIRS(48));
+  }
+#undef CRNN_PAIRS
+  a = _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xD8);
+  c = _mm256_permute4x64_epi64(_mm256_hadd_epi32(c, d), 0xD8);
+  _mm256_storeu_si256((__m256i *)(void *)whole, a);
+  _mm256_storeu_si256((__m256i *)(void *)(whole + 8), c);
+  (void)offset;
+#elif defined(CRNN_BYTES_SSE2) /* the same, four outputs after another */
+  for (int l = 0; l < 16; l += 4) {
+    __m128i a = _mm_setzero_si128(), b = a;
+    for (int32_t i = 0; i < n; i += 4) {
+      const __m128i four = _mm_loadu_si128((const __m128i *)(const void *)(w + (ptrdiff_t)i * 16 + l * 4));
+      int32_t bytes;
+      __m128i x;
+      __builtin_memcpy(&bytes, q + i, 4);
+      x = _mm_shuffle_epi32(_mm_cvtsi32_si128(bytes), 0);
+      x = _mm_srai_epi16(_mm_unpacklo_epi8(x, x), 8);
+      a = _mm_add_epi32(a, _mm_madd_epi16(_mm_srai_epi16(_mm_unpacklo_epi8(four, four), 8), x));
+      b = _mm_add_epi32(b, _mm_madd_epi16(_mm_srai_epi16(_mm_unpackhi_epi8(four, four), 8), x));
+    }
+    {
+      int32_t pairs[8];
+      _mm_storeu_si128((__m128i *)(void *)pairs, a);
+      _mm_storeu_si128((__m128i *)(void *)(pairs + 4), b);
+      for (int k = 0; k < 4; k++) whole[l + k] = pairs[2 * k] + pairs[2 * k + 1];
+    }
+  }
+  (void)offset;
+#elif defined(CRNN_BYTES_DOTPROD)
+  int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
   for (int32_t i = 0; i < n; i += 4, w += 64) {
     int32_t four;
     int8x16_t x;
@@ -170,17 +231,22 @@ static void crnn_add_bytes_16(const int8_t *restrict w, const int8_t *restrict q
     c = vdotq_s32(c, vld1q_s8(w + 32), x);
     d = vdotq_s32(d, vld1q_s8(w + 48), x);
   }
-  vst1q_s32(sum, a);
-  vst1q_s32(sum + 4, b);
-  vst1q_s32(sum + 8, c);
-  vst1q_s32(sum + 12, d);
+  vst1q_s32(whole, a);
+  vst1q_s32(whole + 4, b);
+  vst1q_s32(whole + 8, c);
+  vst1q_s32(whole + 12, d);
   (void)offset;
 #else
+  for (int l = 0; l < 16; l++) whole[l] = 0;
   for (int32_t i = 0; i < n; i += 4, w += 64) {
     const int32_t v0 = q[i], v1 = q[i + 1], v2 = q[i + 2], v3 = q[i + 3];
-    for (int l = 0; l < 16; l++) sum[l] += w[4 * l] * v0 + w[4 * l + 1] * v1 + w[4 * l + 2] * v2 + w[4 * l + 3] * v3;
+    for (int l = 0; l < 16; l++) {
+      whole[l] += w[4 * l] * v0 + w[4 * l + 1] * v1 + w[4 * l + 2] * v2 + w[4 * l + 3] * v3;
+    }
   }
   (void)offset;
+#endif
+  for (int l = 0; l < 16; l++) sum[l] += scale[l] * (float)whole[l];
 #endif
 }
 
@@ -188,9 +254,7 @@ static void crnn_add_bytes_16(const int8_t *restrict w, const int8_t *restrict q
 static void crnn_add_bytes(const int8_t *w, const int8_t *q, int32_t n, const int32_t *offset, const float *scale,
                            float *sum, int32_t m) {
   for (int32_t at = 0; at < m; at += 16) {
-    int32_t whole[16] = {0};
-    crnn_add_bytes_16(w, q, n, offset + at, whole);
-    for (int l = 0; l < 16; l++) sum[at + l] += scale[at + l] * (float)whole[l];
+    crnn_add_bytes_16(w, q, n, offset + at, scale + at, sum + at);
     w += (ptrdiff_t)16 * n;
   }
 }
