@@ -96,7 +96,7 @@ def test_the_table_says_both_sides(trained, tmp_path):
     assert lines[1].split() == ["before", "after", "change"]
     assert [line.split("  ")[0] for line in lines[2:]] == [
         "accuracy", "balanced accuracy", "parameters", "bytes of weights", "bytes, zipped", "multiply-adds per step",
-        "weights at zero", "CPU time, alone", "as a stream, native",
+        "weights at zero", "CPU time, alone", "native engine, alone",
     ][: len(lines) - 2]  # fmt: skip
     assert found.after.num_parameters < 0.4 * found.before.num_parameters
     assert found.after.macs < 0.4 * found.before.macs
