@@ -205,5 +205,5 @@ def _notes(after: Model, engine: NativeEngine | None) -> tuple[str, ...]:
     how = f"by the native engine ({engine.instruction_set})" if engine is not None else "by rounding in PyTorch"
     return (
         f"scores of 8 bits are of 8-bit weights and inputs, measured {how}",
-        "PyTorch and crnn stream compute with these weights in float32, the native engine here and the C file in 8 bits",
+        "PyTorch and crnn stream compute in float32 with these weights, the engine here and the C file in 8 bits",
     )
