@@ -14,6 +14,7 @@ from crnn.errors import ExportError
 from crnn.export import c as c_export
 from crnn.export.c import export_c, find_compiler
 from crnn.export.c_source import _escaped, _float, cut
+from crnn.models.int8 import round_weight
 from crnn.native.library import SOURCES
 from crnn.program import ops
 from crnn.program.lower import lower
@@ -21,7 +22,7 @@ from crnn.program.program import Node, Program
 from crnn.sequences import pad
 from nn.test_composition import CHANNELS, random_network
 from program.test_lower import TASK, make_network
-from streaming.test_engine import WIDE, as_frames
+from streaming.test_engine import WIDE, as_frames, here
 from test_promises import sequences
 
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
@@ -165,6 +166,33 @@ def test_the_example_reads_frames_and_prints_probabilities(tmp_path, unbuilt):
     with torch.no_grad():
         expected = network(pad([row]))[0].softmax(0)
     np.testing.assert_allclose([float(p) for p in last[1::2]], expected, atol=1e-5)
+
+
+@needs_compiler
+def test_8_bits_give_the_same_by_every_way_to_multiply_them(tmp_path, unbuilt):
+    """Plain C, SSE2 and AVX2 here; what this machine does not have is compiled only."""
+    layers, features, summary = NETWORKS["wide"]
+    network = make_network(layers, features, summary)
+    for parameter in network.parameters():
+        parameter.data = round_weight(parameter.data) if parameter.dim() > 1 else parameter.data
+    nodes = lower(network, TASK).nodes
+    peaks = {i: 4.0 for i, node in enumerate(nodes) if isinstance(node.op, ops.Weighted)}
+    found = export_c(lower(network, TASK, peaks=peaks), tmp_path, name="wide", reference=of_network(network))
+    assert found.weight_bytes < 0.6 * 4 * network.num_parameters  # attention stays float32, small groups are filled up
+    (row,) = sequences(features, [60])
+    printed = set()
+    for flags in (["-U__SSE2__"], [], ["-mavx2"]):
+        command = [*find_compiler(), *WARNINGS, "-O1", *flags, "main.c", "wide.c", "-lm", "-o", "main"]
+        built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert built.returncode == 0, built.stderr
+        if flags != ["-mavx2"] or "avx2" in here():
+            printed.add(
+                subprocess.run(["./main"], cwd=tmp_path, input=row.numpy().tobytes(), capture_output=True).stdout
+            )
+    assert len(printed) == 1
+    compile_and_run(find_compiler(), tmp_path, "-fsanitize=address,undefined", "-U__SSE2__", name="wide")
+    for flags in (["-mavxvnni"], ["-mavx512f", "-mavx512vnni"]):
+        subprocess.run([*find_compiler(), *WARNINGS, *flags, "-c", "wide.c"], cwd=tmp_path, check=True)
 
 
 @needs_compiler

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -335,6 +336,86 @@ def test_a_step_takes_less_time_than_in_torch(network):
         for _ in range(200):
             _, theirs = network.push(torch.from_numpy(frame)[None], theirs)
     assert native < time.thread_time() - begun
+
+
+def in_steps(x, peak):
+    """As 8 bits hold it."""
+    return np.clip(np.rint(x * (127 / peak)), -127, 127) * (peak / 127)
+
+
+def on_a_grid(weight):
+    """Whole multiples of 1/127 of each row's largest."""
+    step = np.abs(weight).max(1, keepdims=True) / 127
+    return (np.rint(weight / step) * step).astype(np.float32)
+
+
+def random_weights(*shape, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.6, shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def in_8_bits():
+    """Two linear layers around an LSTM, and its frames by plain loops that round as the definition says."""
+    hidden, size, peaks = 21, 37, (2.5, 3.0, 1.0)
+    first, last = (on_a_grid(random_weights(*shape, seed=i)) for i, shape in enumerate([(size, 7), (5, hidden)]))
+    cell = ops.Recurrent(
+        cell="lstm",
+        weight_x=on_a_grid(random_weights(4 * hidden, size, seed=2)),
+        weight_h=on_a_grid(random_weights(4 * hidden, hidden, seed=3)),
+        bias_x=random_weights(4 * hidden, seed=4),
+        bias_h=random_weights(4 * hidden, seed=5),
+        initial=np.zeros((2, hidden), np.float32),
+        peak=peaks[1],
+    )
+    layers = [ops.Dense(weight=first, bias=random_weights(size), peak=peaks[0]), cell]
+    layers.append(ops.Dense(weight=last, bias=random_weights(5), peak=peaks[2]))
+    nodes = [Node(ops.Input(), (), (7,), False, "")]
+    for i, (op, n) in enumerate(zip(layers, (size, hidden, 5), strict=True)):
+        nodes.append(Node(op, (i,), (n,), False, ""))
+    frames = random_weights(40, 7, seed=6) * 2
+    h, c, expected = np.zeros(hidden), np.zeros(hidden), []
+    for x in frames:
+        y = first @ in_steps(x, peaks[0]) + layers[0].bias
+        gates = cell.weight_x @ in_steps(y, peaks[1]) + cell.weight_h @ in_steps(h, 1) + cell.bias_x + cell.bias_h
+        i, f, g, o = np.split(gates.astype(np.float64), 4)
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        expected.append(last @ in_steps(h, peaks[2]) + layers[2].bias)
+    return Program(tuple(nodes), None, (), "none", 1, 0), frames, np.array(expected)
+
+
+def test_8_bits_are_rounded_as_the_definition_says_and_the_same_on_every_instruction_set(in_8_bits):
+    program, frames, expected = in_8_bits
+    found = [stream(NativeEngine(program, instruction_set=name), frames, [3, 0, 1]) for name in here()]
+    assert_allclose(found[0], expected, atol=1e-5)
+    for other in found[1:]:
+        assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("spec", WIDE[:3])
+def test_convolutions_in_8_bits_are_sums_of_rounded_inputs(spec):
+    network = make_network([spec], (40,))
+    program = as_frames(network.body, (40,))
+    op = program.nodes[1].op
+    rounded = replace(op, weight=on_a_grid(op.weight.reshape(len(op.weight), -1)).reshape(op.weight.shape))
+    program = replace(program, nodes=(program.nodes[0], replace(program.nodes[1], op=replace(rounded, peak=2.0))))
+    plain = replace(program, nodes=(program.nodes[0], replace(program.nodes[1], op=rounded)))
+    frames = random_weights(30, 40) * 2
+    expected = interpret(plain, in_steps(frames, 2.0))[-1]
+    found = [stream(NativeEngine(program, instruction_set=name), frames, [3, 0, 1]) for name in here()]
+    assert_allclose(found[0], expected, atol=1e-5)
+    for other in found[1:]:
+        assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("name", here())
+def test_nan_and_infinity_in_8_bits_are_zero_and_the_peak(name):
+    dense = ops.Dense(weight=np.ones((1, 1), np.float32), bias=np.zeros(1, np.float32), peak=4.0)
+    nodes = (Node(ops.Input(), (), (1,), False, ""), Node(dense, (0,), (1,), False, ""))
+    engine = NativeEngine(Program(nodes, None, (), "none", 1, 0), instruction_set=name)
+    x = np.array([[np.nan], [np.inf], [-np.inf], [3e38], [-5], [4], [1 / 127]], np.float32)
+    found = engine.push(engine.start(), x)[:, 0]
+    assert_allclose(found, [0, 4, -4, 4, -4, 4, 0], atol=1e-6)
 
 
 def test_without_a_compiled_library_it_says_so(monkeypatch, network):
