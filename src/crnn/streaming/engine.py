@@ -52,7 +52,7 @@ class NativeEngine:
         self._push = library.functions.crnn_engine_push
         self._lock = threading.Lock()
         self._state: State = self.start()
-        self._make_room(1)
+        self._make_room((1, self.input_size))
 
     def start(self) -> State:
         """The state before the first frame."""
@@ -69,16 +69,17 @@ class NativeEngine:
         Raises:
             ShapeError: frames of another size.
         """
-        with self._lock:
-            n = len(frames)
-            if frames.shape != (n, self.input_size):
-                raise ShapeError(self._wrong_frames(frames.shape, "(n, {})"))
-            if n != self._num_frames:
-                self._make_room(n)
+        with self._lock:  # few steps: a small network's own take as long as a dozen of them
+            if frames.shape != self._shape:
+                self._make_room(frames.shape)
             self._frames[...] = frames
             if state is not self._state:
                 self._take(state)
-            return self._result(self._out, self._push(*self._arguments))
+            count = self._push(*self._arguments)
+            if count == 1 and self.is_vector:
+                vector: Array = self._vector.copy()
+                return vector
+            return self._result(self._out, count)
 
     def finish(self, state: State) -> Array | None:
         """The outputs for the whole stream, as push returns them; `state` stays as it is, good for more frames."""
@@ -137,11 +138,14 @@ class NativeEngine:
             return np.array(out[:count])
         return np.array(out[0]) if count else None
 
-    def _make_room(self, n: int) -> None:
-        """Buffers for n frames at a time."""
-        self._num_frames = n
-        self._frames = np.empty((n, self.input_size), np.float32)
-        self._out = np.empty((1 if self.is_vector else n, self.output_size), np.float32)
+    def _make_room(self, shape: tuple[int, ...]) -> None:
+        """Buffers for frames of this shape from now on."""
+        if len(shape) != 2 or shape[1] != self.input_size:
+            raise ShapeError(self._wrong_frames(shape, "(n, {})"))
+        self._shape = shape
+        self._frames = np.empty(shape, np.float32)
+        self._out = np.empty((1 if self.is_vector else max(shape[0], 1), self.output_size), np.float32)
+        self._vector: Array = self._out[0]
         self._bind()
 
     def _take(self, state: State) -> None:
@@ -153,7 +157,7 @@ class NativeEngine:
     def _bind(self) -> None:
         """What the engine is called with; addresses are asked for once, as each takes a good part of a small step."""
         addresses = (self._state.ctypes.data, self._frames.ctypes.data)
-        last = (ctypes.c_int64(self._num_frames), ctypes.c_void_p(self._out.ctypes.data))
+        last = (ctypes.c_int64(self._shape[0]), ctypes.c_void_p(self._out.ctypes.data))
         self._arguments = (ctypes.c_void_p(self._at), *map(ctypes.c_void_p, addresses), *last)
 
     def _check_state(self, state: State) -> None:
