@@ -200,9 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(results["random_networks"], flush=True)
     results["long_stream"] = long_stream(hours)
     print(results["long_stream"])
-    if not options.quick:
-        facts = {"benchmark": "exact_streams", "machine": describe_machine(1), "versions": versions()}
-        write_results(options.out, {**facts, **results})
+    facts = {"benchmark": "exact_streams", "machine": describe_machine(1), "versions": versions()}
+    write_results(options.out, {**facts, **results})
 
 
 if __name__ == "__main__":

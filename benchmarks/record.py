@@ -16,7 +16,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PACKAGES = ("torch", "numpy", "scikit-learn", "skorch")
+PACKAGES = ("torch", "numpy", "scikit-learn", "skorch", "onnxruntime")
 MISSING = "development data is not here; set CRNN_DATA to its folder"
 
 

@@ -93,6 +93,44 @@ def early_decisions(results: Results) -> list[str]:
     ]
 
 
+def streaming(results: Results) -> list[str]:
+    rows = [
+        [
+            row["what"],
+            row["against"],
+            f"{row['ratio']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            row["goal"],
+        ]
+        for row in results["rows"]
+    ]
+    note = (
+        f"Code and read-only data of the C file besides the weights, at -O2: {results['code_bytes']} bytes (goal: at "
+        f"most 20,000). Largest error of an output of the 8-bit engine on 20 random sequences of 200 frames: "
+        f"{results['int8_output_error']:.1e} (goal: at most 2e-3). Median CPU time over {results['rounds']} rounds; "
+        f"{_where(results)}, ONNX Runtime {results['versions']['onnxruntime']}."
+    )
+    return [*markdown(["ours", "against", "CPU time", "middle half of rounds", "goal"], rows), "", note]
+
+
+def exact_streams(results: Results) -> list[str]:
+    networks, day = results["random_networks"], results["long_stream"]
+    rows = [
+        [f"{networks['networks']} random networks, {engine} engine", f"{difference:.1e}"]
+        for engine, difference in networks["largest_difference"].items()
+    ]
+    hours, memory = day["difference_of_hours"], day["peak_memory_mb_of_hours"]
+    rows.append(["one stream of audio, after an hour", f"{hours[0]:.1e}"])
+    rows.append([f"the same after {day['hours']:g} hours ({day['frames']:,} samples)", f"{hours[-1]:.1e}"])
+    note = (
+        f"Goal: at most 1e-5, as a share of the largest output (of 1 if that is more), and as many outputs: "
+        f"{networks['without_outputs']} streams ended without. The long stream's state has {day['state_bytes']:,} "
+        f"bytes; peak memory of the process after its first and its last hour: {memory[0]} and {memory[-1]} MB. "
+        f"{_where(results)}."
+    )
+    return [*markdown(["stream against the whole", "largest difference"], rows), "", note]
+
+
 def _set_row(name: str, found: Results) -> list[str]:
     runs = list(found["runs"].values())
     scores = [run["score"] for run in runs]
@@ -156,6 +194,8 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "exact_lengths": exact_lengths,
     "engine_overhead": engine_overhead,
     "classification": classification,
+    "streaming": streaming,
+    "exact_streams": exact_streams,
     "early_decisions": early_decisions,
 }
 """By the name of the result file and of the markers in the page."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("record", "sets", "exact_lengths", "engine_overhead", "classification", "early_decisions", "tables")
+MEASURING = ("exact_lengths", "engine_overhead", "classification", "streaming", "exact_streams", "early_decisions")
+SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
 
 @pytest.fixture
@@ -68,6 +70,27 @@ def test_classification_goes_on_where_it_was(script, tmp_path, capsys):
     again = json.loads(out.read_text())["sets"]["Generated ramps"]
     assert set(again["runs"]) == {"fold 0 seed 0", "fold 0 seed 1"}
     assert again["runs"]["fold 0 seed 0"] == first["runs"]["fold 0 seed 0"]
+
+
+def test_streams_are_timed_after_they_agree(script, tmp_path):
+    pytest.importorskip("onnxruntime")
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler, whose build is timed")
+    script("streaming").main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert len(found["rows"]) == 11
+    assert all(row["ratio"] > 0 for row in found["rows"])
+    assert found["code_bytes"] <= 20_000
+    assert script("tables").streaming(found)
+
+
+def test_exact_streams_are_exact(script, tmp_path):
+    script("exact_streams").main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert max(found["random_networks"]["largest_difference"].values()) <= 1e-5
+    assert found["random_networks"]["without_outputs"] == 0
+    assert max(found["long_stream"]["difference_of_hours"]) <= 1e-5
+    assert script("tables").exact_streams(found)
 
 
 def test_early_decisions_run(script, tmp_path, monkeypatch):
@@ -131,8 +154,7 @@ def test_the_tables_are_current(script):
 
 def test_a_page_that_is_not_current_is_named(script, tmp_path):
     page = tmp_path / "benchmarks.md"
-    names = ("exact_lengths", "engine_overhead", "classification", "early_decisions")
-    page.write_text("".join(f"<!-- table {name} -->\nold\n<!-- end {name} -->\n" for name in names))
+    page.write_text("".join(f"<!-- table {name} -->\nold\n<!-- end {name} -->\n" for name in MEASURING))
     with pytest.raises(SystemExit, match=r"benchmarks.md is not what the result files say; run python"):
         script("tables").main(["--check", "--page", str(page), "--results", str(tmp_path)])
     script("tables").main(["--page", str(page), "--results", str(tmp_path)])
