@@ -39,6 +39,11 @@ NETWORKS = {
     "symbols": ([{"type": "embedding", "vocab_size": 5, "channels": 4}, CONV], (), {"type": "attention"}),
     "wide": (WIDE, (21,), {"type": "attention", "hidden_size": 20}),
     "missing": (GAPS, (2,), {"type": "last"}),
+    "branches": (
+        [CONV],
+        (3,),
+        {"type": "concat", "summaries": [{"type": "mean", "layers": [CONV, POOL]}, {"type": "max"}]},
+    ),
 }
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler here")
 

@@ -129,6 +129,26 @@ def test_frames_come_as_soon_as_the_layers_push_gives_them():
         assert_allclose(engine.finish(state), network.body.finish(theirs)[0], atol=1e-5)
 
 
+@every_summary
+def test_answers_while_the_stream_goes_on_are_those_of_the_network(name, features, options):
+    if features != (3,):
+        pytest.skip("one shape of frames will do")
+    network = make_network([{"type": "conv", "channels": 3}], features, {"type": name, **options})
+    if not network.can_stream:
+        pytest.skip("it needs the end first")
+    engine = NativeEngine(lower(network, TASK))
+    (row,) = sequences((3,), [30])
+    state, theirs = engine.start(), network.start(1)
+    for size in (0, 1, 1, 1, 2, 0, 5, 1, 1, 9, 1):
+        chunk, row = row[:size], row[size:]
+        with torch.no_grad():
+            expected, theirs = network.push(chunk[None], theirs)
+        found = engine.push(state, chunk.numpy())
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert_allclose(found, expected[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_random_layers_inside_of_layers_stream(seed):
     """Branches of different delay, strides in different places: each node's ring has just the room that it needs."""
