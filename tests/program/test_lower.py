@@ -9,6 +9,7 @@ import torch
 from crnn.errors import ExportError
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec
+from crnn.nn.blocks import build_layers
 from crnn.nn.head import HeadConfig
 from crnn.nn.layers import LAYERS, Layer
 from crnn.nn.summary import SUMMARIES
@@ -122,6 +123,20 @@ def test_batch_norm_is_multiplied_into_the_convolution_before_it():
     branches = {"type": "residual", "layers": [norm]}
     program = lower(make_network([conv, branches], (3,)), TASK)
     assert any(isinstance(node.op, ops.Affine) for node in program.nodes)
+
+
+@pytest.mark.parametrize(("other", "stays"), [([{"type": "conv", "channels": 2}], 0), ([], 1)])
+def test_batch_norm_is_multiplied_into_every_branch_before_it_or_into_none(other, stays):
+    branches = {"type": "parallel", "branches": [[{"type": "conv", "channels": 4, "kernel_size": 5}], other]}
+    layers = build_layers([branches, {"type": "norm"}], (3,)).eval()
+    norm = layers.layers[1]
+    torch.manual_seed(0)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    assert_same_frames(layers, (3,))
+    builder = Builder()
+    builder.layer(layers, builder.add(ops.Input(), [], (3,), "input"), "")
+    assert sum(isinstance(node.op, ops.Affine) for node in fold(builder.nodes)) == stays
 
 
 def test_a_norm_before_the_convolution_stays_where_zeros_are_padded():

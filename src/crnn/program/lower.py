@@ -5,6 +5,7 @@ A layer of another package brings its function by the entry point group `crnn.lo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -452,27 +453,42 @@ def _lower_head(head: Head, to: Builder, at: int) -> int:
 
 
 def fold(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The same program with affine maps multiplied into the weights that they alone follow.
+    """The same program with affine maps multiplied into the weights that they alone follow, through a concat as well.
 
     Weights are multiplied in float64 and rounded once.
     """
-    readers = [0] * len(nodes)
-    for node in nodes:
-        for i in node.inputs:
-            readers[i] += 1
+    readers = Counter(i for node in nodes for i in node.inputs)
     done: list[Node] = []
     place: list[int] = []  # of each old node in the new list
-    for node in nodes:
-        inputs = tuple(place[i] for i in node.inputs)
-        if isinstance(node.op, ops.Affine) and readers[node.inputs[0]] == 1:
-            folded = _fold_into(done[inputs[0]].op, node.op)
-            if folded is not None:
-                done[inputs[0]] = replace(done[inputs[0]], op=folded)
-                place.append(inputs[0])
-                continue
-        place.append(len(done))
-        done.append(replace(node, inputs=inputs))
+    alone: set[int] = set()  # new nodes that one other reads
+    for i, node in enumerate(nodes):
+        inputs = tuple(place[k] for k in node.inputs)
+        folded = _folded(node.op, done, inputs[0], alone) if isinstance(node.op, ops.Affine) else {}
+        for at, op in folded.items():
+            done[at] = replace(done[at], op=op)
+        if folded:
+            place.append(inputs[0])
+        else:
+            place.append(len(done))
+            done.append(replace(node, inputs=inputs))
+        (alone.add if readers[i] == 1 else alone.discard)(place[-1])
     return tuple(done)
+
+
+def _folded(affine: ops.Affine, done: Sequence[Node], before: int, alone: set[int]) -> dict[int, Op]:
+    """What stands for the nodes in front of an affine map, once it is in their weights; nothing where it cannot be."""
+    if before not in alone:
+        return {}
+    sources = done[before].inputs if isinstance(done[before].op, ops.Concat) else (before,)
+    found: dict[int, Op] = {}
+    start = 0
+    for at in sources:
+        part = slice(start, start + done[at].size)
+        op = _fold_into(done[at].op, ops.Affine(**{name: values[part] for name, values in vars(affine).items()}))
+        if op is None or at not in alone:
+            return {}
+        found[at], start = op, part.stop
+    return found
 
 
 def _fold_into(before: Op, affine: ops.Affine) -> Op | None:
@@ -480,13 +496,10 @@ def _fold_into(before: Op, affine: ops.Affine) -> Op | None:
     if not isinstance(before, (ops.Conv, ops.Conv2d, ops.Dense)) or (isinstance(before, ops.Dense) and before.rows > 1):
         return None
     channels = len(before.bias)
-    centre, scale, shift = (a.astype(np.float64).reshape(channels, -1) for a in _parts(affine))
+    parts = (affine.centre, affine.scale, affine.shift)
+    centre, scale, shift = (a.astype(np.float64).reshape(channels, -1) for a in parts)
     if any((a != a[:, :1]).any() for a in (centre, scale, shift)):
         return None
     weight = before.weight * scale[:, 0].reshape(-1, *(1,) * (before.weight.ndim - 1))
     bias = (before.bias - centre[:, 0]) * scale[:, 0] + shift[:, 0]
     return replace(before, weight=_array(weight), bias=_array(bias))
-
-
-def _parts(affine: ops.Affine) -> tuple[Array, Array, Array]:
-    return affine.centre, affine.scale, affine.shift
