@@ -1,4 +1,4 @@
-"""Builds the step engine in C, once for each instruction set; what does not compile is left out."""
+"""Builds step engine and training kernels in C, once for each instruction set; what does not compile is left out."""
 
 import os
 import platform
@@ -17,14 +17,17 @@ FLAGS = {
     ),
 }
 """Instruction set -> flags of gcc and clang, flags of MSVC."""
+TRAINING = "crnn.native._training_"
 
 
 class BuildEngine(build_ext):
     """Plain shared libraries, which ctypes loads: no module of Python's."""
 
     def build_extension(self, ext: Extension) -> None:
-        unix, windows = FLAGS[ext.name.rpartition("._")[2]]
+        unix, windows = FLAGS[ext.name.rpartition("_")[2]]
         is_msvc = self.compiler.compiler_type == "msvc"
+        if ext.name.startswith(TRAINING):
+            unix = [*unix, "-ffp-contract=fast"]  # the vectors of gcc and clang, without MSVC's own way to write them
         ext.extra_compile_args = ["/O2", *windows] if is_msvc else ["-std=c99", "-O3", *unix]
         super().build_extension(ext)
 
@@ -44,6 +47,11 @@ setup(
             optional=True,
         )
         for name in names
+    ]
+    + [
+        Extension(TRAINING + name, ["src/crnn/native/training.c"], libraries=["m"], optional=True)
+        for name in names
+        if os.name == "posix"
     ],
     cmdclass={"build_ext": BuildEngine},
 )
