@@ -135,7 +135,8 @@ def test_batch_norm_is_multiplied_into_every_branch_before_it_or_into_none(other
     norm.running_var.uniform_(0.5, 2)
     assert_same_frames(layers, (3,))
     builder = Builder()
-    builder.layer(layers, builder.add(ops.Input(), [], (3,), "input"), "")
+    with torch.no_grad():
+        builder.layer(layers, builder.add(ops.Input(), [], (3,), "input"), "")
     assert sum(isinstance(node.op, ops.Affine) for node in fold(builder.nodes)) == stays
 
 
