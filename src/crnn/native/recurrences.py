@@ -7,6 +7,8 @@ and otherwise in the two functions at the end, which also say what the kernels m
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,8 @@ from crnn.native.library import LibraryError, load
 
 MACS_A_THREAD = 4_000_000
 """So much work is worth one more thread."""
+HUGE = 2**22
+"""Bytes from which memory is taken in huge pages."""
 
 
 class _Batch(ctypes.Structure):
@@ -109,11 +113,9 @@ def _gru(
     hidden = weight_hh.shape[1]
     bias = bias_ih.clone()
     bias[: 2 * hidden] += bias_hh[: 2 * hidden]
-    gates = torch.addmm(bias, x, weight_ih.t())
-    is_full = int(lengths.sum()) == len(x)
-    make = torch.empty if is_full else torch.zeros
-    out = make((len(x), hidden), dtype=x.dtype)
-    kept = torch.empty((len(x), hidden) if keep else (0,), dtype=x.dtype)
+    gates = torch.addmm(bias, x, weight_ih.t(), out=_zeros((len(x), 3 * hidden), x.dtype))
+    out = _zeros((len(x), hidden), x.dtype)
+    kept = _zeros((len(x), hidden) if keep else (0,), x.dtype)
     bias_n, initial = bias_hh[2 * hidden :].contiguous(), initial.contiguous()
     library = kernels() if x.dtype == torch.float32 else None
     if library is None:
@@ -132,74 +134,81 @@ def _gru(
 @torch.library.custom_op("crnn::gru_backward", mutates_args=())
 def _gru_backward(
     into: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    initial: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
     out: Tensor,
     gates: Tensor,
     kept: Tensor,
-    weight_hh: Tensor,
+    reverse: bool,
+    wants_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x (if wanted), weight_ih, weight_hh, bias_ih, bias_hh and initial."""
+    hidden = weight_hh.shape[1]
+    into, initial = into.contiguous(), initial.contiguous()
+    by_kept = weight_hh.view(3, hidden, hidden)[[2, 0, 1]].view(3 * hidden, hidden)
+    into_gates, sums, carried = _gates_backward(into, out, gates, kept, by_kept, initial, starts, lengths, reverse)
+    of_state, of_input = into_gates[:, : 3 * hidden], into_gates[:, hidden:]
+    into_x = torch.mm(of_input, weight_ih, out=_zeros(x.shape, x.dtype)) if wants_x else x.new_empty(0)
+    # the state before a row is the row before it, but at the first rows, whose products are replaced
+    before, after = (out[1:], of_state[:-1]) if reverse else (out[:-1], of_state[1:])
+    first = starts + lengths - 1 if reverse else starts
+    neighbour = first + (1 if reverse else -1)
+    has_neighbour = (neighbour >= 0) & (neighbour < len(out))
+    wrong = torch.where(has_neighbour[:, None], out[neighbour.clamp(0, len(out) - 1)], 0)
+    at_first = torch.where((lengths > 0)[:, None], of_state[first.clamp(0, len(out) - 1)], 0)
+    into_hh = (after.t() @ before).addmm_(at_first.t(), initial - wrong)
+    return (
+        into_x,
+        of_input.t() @ x,
+        torch.cat([into_hh[hidden:], into_hh[:hidden]]),
+        sums[hidden:].clone(),
+        torch.cat([sums[hidden : 3 * hidden], sums[:hidden]]),
+        carried.addmm_(at_first, by_kept),
+    )
+
+
+def _gates_backward(
+    into: Tensor,
+    out: Tensor,
+    gates: Tensor,
+    kept: Tensor,
+    by_kept: Tensor,
     initial: Tensor,
     starts: Tensor,
     lengths: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the gates (rows, 4 hidden): of what r multiplies, r, z, n; of their sums; of the initial state."""
-    hidden = weight_hh.shape[1]
-    make = torch.empty if int(lengths.sum()) == len(out) else torch.zeros
-    into_gates = make((len(out), 4 * hidden), dtype=out.dtype)
-    carried = torch.zeros_like(initial, memory_format=torch.contiguous_format)
-    into, initial = into.contiguous(), initial.contiguous()
-    by_kept = weight_hh.view(3, hidden, hidden)[[2, 0, 1]].view(3 * hidden, hidden)
+    """The reverse pass.
+
+    Returns:
+        gradients (rows, 4 hidden) of what r multiplies, of r and z before their sigmoids, and of n before its tanh;
+        their sums (4 hidden,); what of the gradient passes the first step's gates to the initial state (batch, hidden).
+    """
+    hidden = out.shape[1]
+    into_gates, carried = _zeros((len(out), 4 * hidden), out.dtype), torch.zeros_like(initial)
     library = kernels() if out.dtype == torch.float32 else None
     if library is None:
-        _gru_backward_in_torch(
-            *(into_gates, carried, into, out, gates, kept, by_kept, initial, starts, lengths), reverse
-        )
-        sums = into_gates.sum(0)
-    else:
-        width = 2 * library.crnn_training_width()
-        packed = _blocks(by_kept, 1, width).permute(1, 0, 2).contiguous()
-        zeros = out.new_zeros(3 * hidden)
-        parts = out.new_zeros(torch.get_num_threads(), 4 * hidden)
-        tensors = (packed, initial, gates, kept, out, into, zeros, into_gates, carried)
-        addresses = [t.data_ptr() for t in tensors]
-        _in_threads(
-            library.crnn_gru_backward,
-            lambda i: _GruBackward(*addresses, parts[i].data_ptr()),
-            *(starts, lengths, hidden, reverse),
-        )
-        sums = parts.sum(0)
-    first = _first_rows(starts, lengths, reverse)
-    present = (lengths > 0)[:, None]
-    into_first = torch.where(present, into_gates[first.clamp(max=len(out) - 1), : 3 * hidden], 0)
-    into_initial = torch.where(present, carried + into_first @ by_kept, 0)
-    return into_gates, sums, into_initial
+        _gru_backward_in_torch(into_gates, carried, into, out, gates, kept, by_kept, initial, starts, lengths, reverse)
+        return into_gates, into_gates.sum(0), carried
+    packed = _blocks(by_kept, 1, 2 * library.crnn_training_width()).permute(1, 0, 2).contiguous()
+    zeros, sums = out.new_zeros(3 * hidden), out.new_zeros(torch.get_num_threads(), 4 * hidden)
+    tensors = (packed, initial, gates, kept, out, into, zeros, into_gates, carried)
+    addresses = [t.data_ptr() for t in tensors]
+    _in_threads(
+        library.crnn_gru_backward,
+        lambda i: _GruBackward(*addresses, sums[i].data_ptr()),
+        *(starts, lengths, hidden, reverse),
+    )
+    return into_gates, sums.sum(0), carried
 
 
 def _backward(ctx: Any, into: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight_ih, weight_hh, initial, starts, lengths, out, gates, kept = ctx.saved_tensors
-    hidden = weight_hh.shape[1]
-    into_gates, sums, into_initial = torch.ops.crnn.gru_backward(
-        into, out, gates, kept, weight_hh, initial, starts, lengths, ctx.reverse
-    )
-    of_state, of_input = into_gates[:, : 3 * hidden], into_gates[:, hidden:]
-    into_x = of_input @ weight_ih if ctx.needs_input_grad[0] else None
-    # the state before a row is the row before it, but at the first rows, whose products are replaced
-    before, after = (out[1:], of_state[:-1]) if ctx.reverse else (out[:-1], of_state[1:])
-    first = _first_rows(starts, lengths, ctx.reverse)
-    neighbour = first + (1 if ctx.reverse else -1)
-    has_neighbour = (neighbour >= 0) & (neighbour < len(out))
-    wrong = torch.where(has_neighbour[:, None], out[neighbour.clamp(0, len(out) - 1)], 0)
-    at_first = torch.where((lengths > 0)[:, None], of_state[first.clamp(0, len(out) - 1)], 0)
-    into_hh = after.t() @ before + at_first.t() @ (initial - wrong)
-    n, rz = into_hh[:hidden], into_hh[hidden:]
-    return (
-        into_x,
-        of_input.t() @ x,
-        torch.cat([rz, n]),
-        sums[hidden:],
-        torch.cat([sums[hidden : 3 * hidden], sums[:hidden]]),
-        into_initial,
-        *(None, None, None, None),
-    )
+    into_x, *others = torch.ops.crnn.gru_backward(into, *ctx.saved_tensors, ctx.reverse, ctx.needs_input_grad[0])
+    return into_x if ctx.needs_input_grad[0] else None, *others, None, None, None, None
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -233,22 +242,35 @@ def _(
 @_gru_backward.register_fake
 def _(
     into: Tensor,
-    out: Tensor,
-    gates: Tensor,
-    kept: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
     weight_hh: Tensor,
     initial: Tensor,
     starts: Tensor,
     lengths: Tensor,
+    out: Tensor,
+    gates: Tensor,
+    kept: Tensor,
     reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    size = 4 * weight_hh.shape[1]
-    return out.new_empty((out.shape[0], size)), out.new_empty((size,)), initial.new_empty(initial.shape)
+    wants_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    size = weight_hh.shape[0]
+    shapes = [x.shape if wants_x else (0,), weight_ih.shape, weight_hh.shape, (size,), (size,), initial.shape]
+    into_x, w, u, b, c, h = (x.new_empty(shape) for shape in shapes)
+    return into_x, w, u, b, c, h
 
 
-def _first_rows(starts: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
-    """(batch,): the row that each sequence's recurrence begins with."""
-    return starts + lengths - 1 if reverse else starts
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros, in huge pages where the system has them: taking 128 MB in small ones costs as much as to compute them."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a kernel without them
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)  # which keeps the memory for as long as itself
 
 
 def _blocks(weights: Tensor, axis: int, width: int) -> Tensor:
