@@ -107,6 +107,7 @@ def test_a_file_and_a_table_in_a_pipe(runs: Path, live: Callable, tmp_path: Path
     ("run", "options", "data", "said"),
     [
         ("heard", ["nowhere.wav"], b"", "nowhere.wav: no such file"),
+        ("heard", ["."], b"", ".: is a folder; expected one recording or table, or - for what is piped in"),
         (
             "heard",
             ["--block", "20 m"],
@@ -135,6 +136,14 @@ def test_what_came_before_a_damaged_row_is_answered_first(runs: Path, live: Call
     assert code == 1
     assert (events[-1]["final"], events[-1]["frames"]) == (True, 9)
     assert "standard input row 10: found 'x', expected a number" in said
+
+
+def test_what_is_no_number_is_null_in_json(runs: Path, live: Callable) -> None:
+    data = np.r_[np.zeros(2000), np.nan, np.zeros(2000)].astype("<f4").tobytes()
+    _, events, _ = live(runs / "heard", "--quiet", "--format", "f32le", data=data)
+    assert events[0]["probability"] > 0
+    assert events[-1]["probability"] is None
+    assert events[-1]["probabilities"] == {"a": None, "b": None}
 
 
 def test_events_are_changes_and_one_in_so_many_frames() -> None:

@@ -55,8 +55,10 @@ def test_an_exporter_of_another_package_gets_program_and_model(text_format, tmp_
 
 
 def test_an_unknown_format_is_refused_with_the_nearest():
-    with pytest.raises(ExportError, match=r"--to onx: unknown format; did you mean 'onnx'\?; one of c, keras, onnx"):
+    with pytest.raises(ExportError, match=r"^--to onx: unknown format; did you mean 'onnx'\?; known: c, keras, onnx$"):
         find_exporter("onx")
+    with pytest.raises(ExportError, match=r"^--to tflite: unknown format; known: c, keras, onnx$"):
+        find_exporter("tflite")
 
 
 @pytest.mark.parametrize("to", EXPORTERS)
@@ -67,6 +69,26 @@ def test_what_is_there_is_kept(to, tmp_path):
     with pytest.raises(ExportError, match="is there already"):
         export(make_network([LSTM], (3,)), TASK, to, tmp_path / "mine")
     assert (tmp_path / "mine").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "said"),
+    [
+        ("c", "file", r"file: is a file, and C takes a folder of its own; name another place"),
+        (
+            "onnx",
+            "folder",
+            r"folder: is a folder, and onnx is one file; name a file in it, such as .*folder/model.onnx",
+        ),
+        ("onnx", "file/m.onnx", r"file/m.onnx: .*file is a file, not a folder; name another place"),
+    ],
+)
+def test_a_place_of_the_wrong_kind_is_never_replaced(to, out, said, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ExportError, match=said):
+        export(make_network([LSTM], (3,)), TASK, to, tmp_path / out, overwrite=True)
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_c_needs_a_network_that_streams(tmp_path):

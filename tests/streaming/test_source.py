@@ -111,6 +111,8 @@ def test_a_table_gives_the_models_columns_by_name_or_by_place() -> None:
             ConfigError,
             "--format mp3: unknown; expected one of s16le, f32le, wav, csv",
         ),
+        (b"fLaC\0\0\0\x22", {}, DataError, "x: found FLAC, expected WAV or raw samples; decode it on the way"),
+        (b"\xff\xfb\x90", {"name": "a.MP3"}, DataError, "a.MP3: found MP3, expected WAV or raw samples"),
         (b"", {"kind": "symbols"}, ConfigError, "the model takes symbols; stream their ids from Python"),
         (
             wav_bytes(RAMP),
@@ -126,6 +128,20 @@ def test_a_table_gives_the_models_columns_by_name_or_by_place() -> None:
 def test_what_cannot_be_used_is_named(data: bytes, options: dict[str, Any], error: type, said: str) -> None:
     with pytest.raises(error, match=said):
         blocks_of(data, **options)
+
+
+def test_what_a_truncated_wav_holds_is_given_before_it_is_refused() -> None:
+    source = Source(Tail(io.BytesIO(wav_bytes(RAMP)[:-4]), "x"), **AUDIO)
+    blocks = source.blocks(2)
+    assert [next(blocks).tolist(), next(blocks).tolist()] == [[[0], [0.25]], [[-0.5]]]
+    with pytest.raises(
+        DataError, match="x: truncated: its header says 10 bytes of samples, found 6; get the file again"
+    ):
+        next(blocks)
+
+
+def test_what_looks_like_another_format_is_raw_where_that_is_said() -> None:
+    assert len(blocks_of(b"fLaC", 9, format="s16le")[0]) == 2
 
 
 def test_a_growing_file_is_waited_for(tmp_path: Path) -> None:

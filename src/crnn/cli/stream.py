@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -67,7 +68,9 @@ def _opened(source: str, follow: bool) -> Iterator[Tail]:
             raise ConfigError("--follow: is for a file that grows; a pipe is read until it ends; leave it out")
         yield Tail(sys.stdin.buffer, "standard input")
         return
-    if not Path(source).is_file():
+    if Path(source).is_dir():
+        raise DataError(f"{source}: is a folder; expected one recording or table, or - for what is piped in")
+    if not Path(source).exists():
         raise DataError(f"{source}: no such file; expected a recording, a table, or - for what is piped in")
     with open(source, "rb") as file:
         yield Tail(file, source, follow=follow)
@@ -155,4 +158,13 @@ def _answer(live: Stream, source: Source, size: int, events: Events, name: str) 
 
 
 def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event, ensure_ascii=False), flush=True)
+    print(json.dumps(_without_nan(event), ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _without_nan(value: Any) -> Any:
+    """None for what is no number or infinite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

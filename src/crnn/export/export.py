@@ -89,9 +89,10 @@ def export(
         int8: ONNX only: weights as 8 bit integers. For C, compress the model first.
         overwrite: replace what is there.
     Raises:
-        ExportError: an unknown format, with the nearest known one; a target that is there; a layer that the exporter
-            does not know, or one that cannot run live where the format needs it (all before anything is written); or
-            a result that does not give the network's numbers.
+        ExportError: an unknown format, with the nearest known one; a target that is there, or a folder where the format
+            is a file, or the other way round; a layer that the exporter does not know, or one that cannot run live
+            where the format needs it (all before anything is written); or a result that does not give the network's
+            numbers.
         MissingExtraError: the format needs a package that is not installed.
     """
     exporter, out = find_exporter(to), Path(out)
@@ -99,6 +100,7 @@ def export(
         raise ExportError(f"{out}: is there already; name another place, or replace it with --overwrite")
     if int8 and to != "onnx":
         raise ExportError(f"int8 with {to}: only --to onnx rounds weights by itself; use crnn compress --int8 first")
+    _check_kind(to, out)
     program = lower(network, task, temperature=temperature, sample_rate=sample_rate, peaks=peaks)
     rounded = peaks if to == "c" else None  # the others keep 8-bit weights, and compute in float32
     reference = _reference(network.eval(), task, temperature, rounded or {})
@@ -107,6 +109,22 @@ def export(
     delay = program.look_ahead if program.can_stream and to != "keras" else None
     seconds = delay / sample_rate if delay is not None and sample_rate else None
     return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), asdict(found), delay, seconds)
+
+
+def _check_kind(to: str, out: Path) -> None:
+    """A folder is not replaced by a file, nor a file by a folder.
+
+    Raises:
+        ExportError: one would have to be.
+    """
+    if to == "c" and out.is_file():
+        raise ExportError(f"{out}: is a file, and C takes a folder of its own; name another place")
+    if to in ("onnx", "keras") and out.is_dir():
+        example = out / f"model.{to}"
+        raise ExportError(f"{out}: is a folder, and {to} is one file; name a file in it, such as {example}")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ExportError(f"{out}: {above} is a file, not a folder; name another place")
 
 
 def _reference(
@@ -161,5 +179,7 @@ def find_exporter(name: str) -> Exporter:
     """
     known = {**plugins("exporters"), **EXPORTERS}
     if name not in known:
-        raise ExportError(f"--to {name}: unknown format{nearest(name, list(known))}; one of {', '.join(sorted(known))}")
+        listed = f"; known: {', '.join(sorted(known))}"
+        close = nearest(name, sorted(known))
+        raise ExportError(f"--to {name}: unknown format{close if close == listed else close + listed}")
     return known[name]  # type: ignore[no-any-return]

@@ -102,16 +102,20 @@ def read_samples(tail: Tail, samples: Samples, block: int, total: int | None = N
     Args:
         total: bytes to read; None for all there are.
     Raises:
-        DataError: the bytes end inside of a frame.
+        DataError: the bytes end inside of a frame, or before there were `total`.
     """
-    size = block * samples.frame_bytes
-    while total is None or total > 0:
-        data = tail.read(size if total is None else min(size, total))
-        if total is not None:
-            total -= len(data)
+    size, found = block * samples.frame_bytes, 0
+    while total is None or found < total:
+        wanted = size if total is None else min(size, total - found)
+        data = tail.read(wanted)
+        found += len(data)
         rest = len(data) % samples.frame_bytes
         if len(data) > rest:
             yield samples.decode(data[: len(data) - rest])
+        if total is not None and len(data) < wanted:
+            raise DataError(
+                f"{tail.name}: truncated: its header says {total} bytes of samples, found {found}; get the file again"
+            )
         if rest:
             raise DataError(f"{tail.name}: ends {rest} bytes into a frame of {samples.frame_bytes}; check --format")
         if len(data) < size:

@@ -12,6 +12,8 @@ from crnn.streaming.samples import Block, Samples, read_samples, read_wav_header
 from crnn.streaming.tail import Tail
 
 Format = Literal["s16le", "f32le", "wav", "csv"]
+ENCODED = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF", b"caff": "CAF", b"RF64": "RF64"}
+"""First bytes of files whose samples are not plain, or not as in a WAV: as raw samples they would be noise."""
 
 
 class Source:
@@ -22,7 +24,8 @@ class Source:
         format: how it is written; found when None.
         rate, channels: of raw samples, where they are not the model's; a WAV says so itself.
     Raises:
-        DataError: another sample rate or number of channels than the model takes, or a damaged header.
+        DataError: another sample rate or number of channels than the model takes, a damaged header, or an encoded
+            recording.
         ConfigError: an option that the format has no use for, or symbols, which no format here holds.
     """
 
@@ -92,6 +95,15 @@ def _guess(tail: Tail, kind: Kind) -> Format:
     """By the end of the name, by the first bytes, or what data of this kind mostly is."""
     if tail.name.lower().endswith((".csv", ".tsv", ".txt")):
         return "csv"
-    if tail.peek(4) == b"RIFF":
+    first = tail.peek(4)[:4]
+    if first == b"RIFF":
         return "wav"
+    encoded = next((name for start, name in ENCODED.items() if first.startswith(start)), None)
+    if encoded is None and tail.name.lower().endswith(".mp3"):  # not every one begins with a tag
+        encoded = "MP3"
+    if encoded is not None and kind == "audio":
+        raise DataError(
+            f"{tail.name}: found {encoded}, expected WAV or raw samples; decode it on the way "
+            "(sox FILE -t wav - | crnn stream RUN), or let crnn predict read it"
+        )
     return "s16le" if kind == "audio" else "csv"
