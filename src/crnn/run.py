@@ -37,7 +37,7 @@ from crnn.training.config import TrainConfig
 from crnn.training.config import make_plan as plan_training
 from crnn.training.history import History
 from crnn.training.loop import fit
-from crnn.training.progress import open_progress
+from crnn.training.progress import Report, open_progress
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""
@@ -640,12 +640,18 @@ def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: boo
 
 
 def fit_plan(
-    plan: RunPlan, *, folder: Path | None = None, resuming: bool = False, quiet: bool = True
+    plan: RunPlan,
+    *,
+    folder: Path | None = None,
+    resuming: bool = False,
+    quiet: bool = True,
+    watch: Report | None = None,
 ) -> tuple[Model, History]:
     """Train what a plan says, choose the temperature on validation; nothing is scored, saved or reported.
 
     Args:
         folder: where checkpoints go; None writes none.
+        watch: told of the progress in place of the terminal; what it raises ends the training.
     """
     parts = plan.parts
     network = plan.make_network()
@@ -659,7 +665,7 @@ def fit_plan(
             plan.config.train,
             out=folder,
             resume=resuming,
-            progress=progress,
+            progress=watch or progress,
         )
     model = Model(network, plan.task, Inputs.of(parts.train), origin=_origin(plan))
     if parts.validation is not None and plan.task.name in ("classify", "multilabel"):

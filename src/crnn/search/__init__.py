@@ -1,0 +1,1 @@
+"""Search for better options: `space` (what is varied), `search` (trials, shared by any number of workers)."""
