@@ -50,6 +50,16 @@ def test_json_is_one_object_and_nothing_else(trained: Path, capsys: pytest.Captu
         assert key in json.loads(capsys.readouterr().out)
 
 
+def test_info_says_what_computes_the_recurrent_layers(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run_app(["info", str(trained / "run"), "--kernels"], debug=True) == 0
+    streams, head, *cells = capsys.readouterr().out.splitlines()
+    assert streams.startswith("streams: ")
+    assert head == "whole sequences:"
+    assert len(cells) == 1
+    assert cells[0].endswith("forwards.0: nn.LSTM: oneDNN runs a whole LSTM in one call")
+
+
 def test_check_says_what_training_would_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["check", str(trained / "t.csv"), "--target", "target", "--preset", "seed"], debug=True) == 0
     text = capsys.readouterr().out

@@ -16,13 +16,20 @@ SHOWN = 30
 def info(
     run: Annotated[str, typer.Argument(help="The run folder.")],
     cost: Annotated[bool, typer.Option("--cost", help="Only what it costs: here, as a stream, as a C file.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Only what computes its recurrent layers on this machine, and why.")
+    ] = False,
     json_: options.AsJson = False,
 ) -> None:
     """Show what a trained RUN is: spec, sizes, cost, timing, labels, versions."""
     import crnn.run as runs
+    from crnn.native.library import describe
+    from crnn.nn.dispatch import describe_kernels
 
     model = runs.load(run)
     facts = model.cost() if cost else model.info()
+    if kernels:
+        facts = {"streams": describe(), "whole sequences": describe_kernels(model.network) or "no recurrent layer"}
     print(jsonlib.dumps(facts, indent=2, ensure_ascii=False) if json_ else "\n".join(lines_of(facts)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from crnn.config import config
 from crnn.errors import ConfigError
+from crnn.nn.dispatch import run_cell
 from crnn.nn.layers import Features, Layer, State, Timing, register_layer
 from crnn.sequences import Sequences
 
@@ -100,11 +101,11 @@ class Recurrent(Layer):
             return Sequences(self.empty(x.data.shape[0]), x.lengths)
         batch, data = x.data.shape[0], x.data
         for i, forwards in enumerate(self.forwards):
-            out = forwards(data, self._initial(i, 0, batch))[0]
+            here = Sequences(data, x.lengths)
+            out = run_cell(cast("nn.RNNBase", forwards), here, self._initial(i, 0, batch))
             if self.config.bidirectional:
-                turned = Sequences(data, x.lengths).reversed().data
-                back = self.backwards[i](turned, self._initial(i, 1, batch))[0]
-                out = torch.cat([out, Sequences(back, x.lengths).reversed().data], 2)
+                backwards = cast("nn.RNNBase", self.backwards[i])
+                out = torch.cat([out, run_cell(backwards, here, self._initial(i, 1, batch), reverse=True)], 2)
             data = self._between(i, data, out)
         return Sequences(data, x.lengths).zeroed()  # once: frames past an end reach no frame before it
 
