@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGING := pyproject.toml setup.py $(wildcard src/crnn/native/*.[ch])
 # threads that spin while they wait slow each other down on a busy machine
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -33,15 +34,15 @@ bench: $(VENV)/.bench  ## Hours: every number that the docs quote.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
+$(VENV)/.demo: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[audio]"
 	touch $@
 
-$(VENV)/.all: pyproject.toml | $(BIN)/python
+$(VENV)/.all: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all]"
 	touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all,test]"
 	touch $@
 

@@ -1,13 +1,19 @@
-"""Builds step engine and training kernels in C, once for each instruction set; what does not compile is left out."""
+"""Builds step engine and training kernels in C, once for each instruction set; what does not compile is left out.
 
+The name of each library holds a hash of its sources, so that none that was built from others is ever loaded.
+"""
+
+import hashlib
 import os
 import platform
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "src/crnn/native/binding.c"
-HEADERS = [f"src/crnn/native/{name}.h" for name in ("kernels", "spectrum", "engine")]
+FOLDER = "src/crnn/native"
+SOURCES = {"engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"), "training": ("training.c",)}
+"""Kind -> its files, the one to compile last; as crnn.native.library has them."""
 FLAGS = {
     "baseline": ([], []),
     "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
@@ -17,41 +23,43 @@ FLAGS = {
     ),
 }
 """Instruction set -> flags of gcc and clang, flags of MSVC."""
-TRAINING = "crnn.native._training_"
 
 
-class BuildEngine(build_ext):
-    """Plain shared libraries, which ctypes loads: no module of Python's."""
+class BuildLibraries(build_ext):
+    """Plain shared libraries, which ctypes loads: no modules of Python's."""
 
     def build_extension(self, ext: Extension) -> None:
-        unix, windows = FLAGS[ext.name.rpartition("_")[2]]
+        kind, instruction_set = ext.name.rpartition(".")[2].split("_")
+        unix, windows = FLAGS[instruction_set]
         is_msvc = self.compiler.compiler_type == "msvc"
-        if ext.name.startswith(TRAINING):
+        if kind == "training":
             unix = [*unix, "-ffp-contract=fast"]  # the vectors of gcc and clang, without MSVC's own way to write them
         ext.extra_compile_args = ["/O2", *windows] if is_msvc else ["-std=c99", "-O3", *unix]
         super().build_extension(ext)
+
+    def get_ext_filename(self, fullname: str) -> str:
+        *packages, name = fullname.split(".")
+        kind, instruction_set = name.split("_")
+        sources = b"".join(Path(FOLDER, name).read_bytes() for name in SOURCES[kind])
+        return os.path.join(*packages, f"{kind}.{instruction_set}.{hashlib.sha256(sources).hexdigest()[:8]}.so")
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return []  # the source marks its own
 
 
 is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-names = list(FLAGS) if is_x86 else ["baseline"]
 setup(
     ext_modules=[
         Extension(
-            f"crnn.native._{name}",
-            [SOURCE],
-            depends=HEADERS,
+            f"crnn.native.{kind}_{instruction_set}",
+            [f"{FOLDER}/{sources[-1]}"],
+            depends=[f"{FOLDER}/{name}" for name in sources],
             libraries=["m"] if os.name == "posix" else [],
             optional=True,
         )
-        for name in names
-    ]
-    + [
-        Extension(TRAINING + name, ["src/crnn/native/training.c"], libraries=["m"], optional=True)
-        for name in names
-        if os.name == "posix"
+        for kind, sources in SOURCES.items()
+        for instruction_set in (FLAGS if is_x86 else ["baseline"])
+        if kind == "engine" or os.name == "posix"
     ],
-    cmdclass={"build_ext": BuildEngine},
+    cmdclass={"build_ext": BuildLibraries},
 )

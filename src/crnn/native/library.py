@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 """Slowest first; each at the place that `crnn_engine_supports` in binding.c knows it by."""
 
-SOURCES = tuple(Path(__file__).with_name(f"{name}.h") for name in ("kernels", "spectrum", "engine"))
+FILES = {"engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"), "training": ("training.c",)}
+"""Of each shared library, as setup.py has them."""
+SOURCES = tuple(Path(__file__).with_name(name) for name in FILES["engine"] if name.endswith(".h"))
 """The engine itself, in the order in which one file of it would be written."""
 
 
@@ -42,18 +46,21 @@ class LibraryError(RuntimeError):
     """No compiled engine for this machine; the message says why."""
 
 
-def _file(instruction_set: str) -> Path | None:
-    folder = Path(__file__).parent
-    found = [*folder.glob(f"_{instruction_set}.*so"), *folder.glob(f"_{instruction_set}.*pyd")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def built(kind: Literal["engine", "training"], instruction_set: str) -> Path | None:
+    """A shared library that was compiled from the sources as they are now; None where there is none."""
+    sources = b"".join(Path(__file__).with_name(name).read_bytes() for name in FILES[kind])
+    name = f"{kind}.{instruction_set}.{hashlib.sha256(sources).hexdigest()[:8]}.so"
+    path = Path(__file__).with_name(name)
+    return path if path.is_file() else None
 
 
 def _open(instruction_set: str) -> ctypes.CDLL:
     """Raises LibraryError where it was not built, or cannot be loaded."""
-    path = _file(instruction_set)
+    path = built("engine", instruction_set)
     if path is None:
         raise LibraryError(
-            "the step engine was not compiled when crnn was installed; install a C compiler and then crnn again"
+            "the step engine was not compiled when crnn was installed, or from other sources; install crnn again, "
+            "where there is a C compiler"
         )
     try:
         functions = ctypes.CDLL(str(path))
@@ -82,7 +89,7 @@ def load(instruction_set: str | None = None) -> Library:
     """
     supports = _open("baseline").crnn_engine_supports
     if instruction_set is None:
-        ours = [name for i, name in enumerate(INSTRUCTION_SETS) if _file(name) is not None and supports(i)]
+        ours = [name for i, name in enumerate(INSTRUCTION_SETS) if built("engine", name) is not None and supports(i)]
         return Library(ours[-1], _open(ours[-1]))
     if not supports(INSTRUCTION_SETS.index(instruction_set)):
         raise LibraryError(f"this machine has no {instruction_set}")

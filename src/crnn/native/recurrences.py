@@ -11,14 +11,13 @@ import math
 import mmap
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crnn.native.library import LibraryError, load
+from crnn.native.library import LibraryError, built, load
 
 MACS_A_THREAD = 4_000_000
 """So much work is worth one more thread."""
@@ -60,12 +59,10 @@ def kernels(instruction_set: str | None = None) -> ctypes.CDLL | None:
         instruction_set = load(instruction_set).instruction_set
     except LibraryError:
         return None
-    found = sorted(
-        Path(__file__).parent.glob(f"_training_{instruction_set}.*so"), key=lambda path: path.stat().st_mtime
-    )
-    if not found:
+    path = built("training", instruction_set)
+    if path is None:
         return None
-    functions = ctypes.CDLL(str(found[-1]))
+    functions = ctypes.CDLL(str(path))
     functions.crnn_training_width.restype = ctypes.c_int64
     for name in ("crnn_gru_forward", "crnn_gru_backward"):
         getattr(functions, name).argtypes = [ctypes.c_void_p, ctypes.c_void_p]
