@@ -440,7 +440,7 @@ def test_nan_and_infinity_in_8_bits_are_zero_and_the_peak(name):
 
 def test_without_a_compiled_library_it_says_so(monkeypatch, network):
     load.cache_clear()
-    monkeypatch.setattr(library, "_file", lambda instruction_set: None)
+    monkeypatch.setattr(library, "built", lambda kind, instruction_set: None)
     with pytest.raises(StreamError, match=r"native engine is not available: .*not compiled when crnn was installed"):
         NativeEngine(lower(network, TASK))
     assert library.describe().startswith("torch: the step engine was not compiled")
