@@ -359,13 +359,15 @@ PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
 """Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
 
 
-def find_preset(name: str) -> Callable[[DataSummary], Recipe]:
+def find_preset(name: str, option: str = "--preset") -> Callable[[DataSummary], Recipe]:
     """The preset of this name.
 
+    Args:
+        option: that gave it, for the message.
     Raises:
         ConfigError: unknown, with the nearest known name.
     """
     known = {**plugins("presets"), **PRESETS}
     if name not in known:
-        raise ConfigError(f"--preset {name}: unknown preset{nearest(name, list(known))}")
+        raise ConfigError(f"{option} {name}: unknown preset{nearest(name, list(known))}")
     return known[name]  # type: ignore[no-any-return]

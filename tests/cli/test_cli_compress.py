@@ -61,6 +61,8 @@ def test_json_is_one_object(run: str, tmp_path: Path, capsys: pytest.CaptureFixt
     cost = json.loads(capsys.readouterr().out)
     assert cost["bytes of model.safetensors"] == found["after"]["num_bytes"]
     assert cost["streams"] == "yes"
+    assert run_app(["info", str(tmp_path / "out")], debug=True) == 0
+    assert f"  compressed: from {run}, steps " in capsys.readouterr().out
 
 
 def test_cost_in_lines(run: str, capsys: pytest.CaptureFixture[str]) -> None:

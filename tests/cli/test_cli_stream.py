@@ -118,7 +118,7 @@ def test_a_file_and_a_table_in_a_pipe(runs: Path, live: Callable, tmp_path: Path
         ("heard", ["--follow"], b"", "--follow: is for a file that grows"),
         ("heard", ["--rate", "44100"], b"", "found 44100 Hz, but the model takes 8000 Hz; record at that rate"),
         ("heard", ["--engine", "gpu"], b"", "engine: found 'gpu', expected auto, torch or native"),
-        ("heard", [], b"", "standard input: 0 frames came, too few for an answer"),
+        ("heard", [], b"", "standard input: 0 frames came, too few for an answer; the network needs at least"),
         ("seen", ["--block", "20ms"], b"", "--block 20ms: the model knows no frames per second; give a number"),
         ("both_ways", [], b"", "recurrent cannot stream: it is bidirectional"),
     ],

@@ -166,7 +166,7 @@ def test_a_run_on_data_in_memory_says_so(tmp_path):
         ({}, "nothing to do: give --int8, --prune SHARE"),
         ({"prune": 1.5}, "--prune=1.5; expected a share between 0 and 1"),
         ({"prune_units": 0.0}, "--prune-units=0; expected a share"),
-        ({"distil": "lvie"}, "unknown preset; did you mean 'live'"),
+        ({"distil": "lvie"}, "--distil lvie: unknown preset; did you mean 'live'"),
     ],
 )
 def test_steps_that_mean_nothing_are_refused(options, message):

@@ -107,6 +107,19 @@ def test_audio_in_any_chunks_equals_the_whole(heard: Model, sizes: list[int]) ->
     assert_same(stream.finish(), heard.predict(sound)[0])
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "front", [{"type": "embedding", "vocab_size": 5, "channels": 3}, {"type": "one_hot", "vocab_size": 5}]
+)
+def test_an_unknown_symbol_is_refused_by_every_engine(front: dict, engine: str) -> None:
+    spec = {"layers": [front, {"type": "recurrent", "hidden_size": 4}], "summary": {"type": "last"}}
+    stream = make_model(spec, kind="symbols").stream(engine=engine)  # type: ignore[arg-type]
+    for chunk, wrong in (([4, 5], 5), ([0, -1], -1)):
+        with pytest.raises(DataError, match=f"chunk: found symbol id {wrong} at 1, expected 0 to 4"):
+            stream.push(chunk)
+    assert stream.frames == 0
+
+
 def test_symbols_and_values_stream_too() -> None:
     layers = [{"type": "embedding", "vocab_size": 5, "channels": 3}, {"type": "recurrent", "hidden_size": 4}]
     ids = np.random.default_rng(0).integers(5, size=40)
@@ -255,6 +268,9 @@ def test_a_stream_of_an_unlike_model_or_no_snapshot_is_refused(small: Model) -> 
     for damaged in (b"", b"junk", saved[:40], saved[:-3], b"\xff" * 200):
         with pytest.raises(StreamError, match=r"snapshot: (found other bytes|cannot be read)"):
             small.stream(damaged)
+    for other, kind in (("snapshot.bin", "str"), (3, "int")):
+        with pytest.raises(StreamError, match=rf"snapshot: found {kind}, expected the bytes that save\(\) gave"):
+            small.stream(other)  # type: ignore[arg-type]
     newer = saved.replace(b'"format":"1"', b'"format":"9"')
     assert newer != saved
     with pytest.raises(StreamError, match="format 9, written by a newer crnn"):

@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
         more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
-        return ", ".join(map(str, value[:SHOWN])) + more
+        return ", ".join(_text(each) if isinstance(each, dict) else str(each) for each in value[:SHOWN]) + more
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -48,7 +48,7 @@ def stream(
         events = Events(_frames("--every", "100" if every == "1s" and not frame_rate else every, frame_rate))
         if not quiet:
             print(f"crnn: {live.describe()}; {found.format}, {size} frames at a time", file=sys.stderr, flush=True)
-        code = _answer(live, found, size, events, tail.name)
+        code = _answer(live, found, size, events, tail.name, model.network.min_length)
     if code:
         raise typer.Exit(code)
 
@@ -125,7 +125,7 @@ class Events:
         return False
 
 
-def _answer(live: Stream, source: Source, size: int, events: Events, name: str) -> int:
+def _answer(live: Stream, source: Source, size: int, events: Events, name: str, shortest: int) -> int:
     """Push everything and print; the exit code.
 
     Raises:
@@ -153,7 +153,9 @@ def _answer(live: Stream, source: Source, size: int, events: Events, name: str) 
     if failure is not None:
         raise failure
     if final is None and not code:
-        raise DataError(f"{name}: {live.frames} frames came, too few for an answer")
+        raise DataError(
+            f"{name}: {live.frames} frames came, too few for an answer; the network needs at least {shortest}"
+        )
     return code
 
 

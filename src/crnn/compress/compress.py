@@ -50,7 +50,7 @@ class Steps:
                 "nothing to do: give --int8, --prune SHARE, --prune-units SHARE or --distil PRESET, or several of them"
             )
         if self.distil is not None:
-            find_preset(self.distil)
+            find_preset(self.distil, "--distil")
         for option, share in (("prune-units", self.prune_units), ("prune", self.prune)):
             if share is not None:
                 check_share(share, f"--{option}")

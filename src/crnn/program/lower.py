@@ -55,7 +55,7 @@ def lower(
         ExportError: a layer that has no operations; which one, and where it stands.
     """
     builder = Builder()
-    vocabulary = _vocabulary(network) if network.features == () else 0
+    vocabulary = vocabulary_of(network)
     at = builder.add(ops.Input(vocabulary=vocabulary), [], network.features or (1,), "input")
     with torch.no_grad():
         at = builder.layer(network.body, at, "")
@@ -78,8 +78,11 @@ def lower(
     )
 
 
-def _vocabulary(network: Network) -> int:
-    return next(m.config.vocab_size for m in network.body.modules() if isinstance(m, (Embedding, OneHot)))
+def vocabulary_of(network: Network) -> int:
+    """How many symbols it knows; 0 where its frames are values, or a layer that is not ours takes the symbols."""
+    if network.features:
+        return 0
+    return next((m.config.vocab_size for m in network.body.modules() if isinstance(m, (Embedding, OneHot))), 0)
 
 
 class Builder:

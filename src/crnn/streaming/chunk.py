@@ -78,3 +78,17 @@ def _as_symbols(array: NDArray[Any]) -> NDArray[Any]:
             f"chunk: found {array.dtype} of shape {array.shape}, expected whole numbers (n,), the ids of symbols"
         )
     return array.reshape(-1).astype(np.int64)
+
+
+def check_symbols(ids: NDArray[np.int64], vocabulary: int) -> None:
+    """Refuse what is no id of the vocabulary.
+
+    Raises:
+        DataError: the first such id, and where it stands in the chunk.
+    """
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
+    if wrong.size:
+        raise DataError(
+            f"chunk: found symbol id {ids[wrong[0]]} at {wrong[0]}, expected 0 to {vocabulary - 1}; "
+            "map unknown symbols to an id of their own"
+        )

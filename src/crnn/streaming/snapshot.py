@@ -49,8 +49,14 @@ class Snapshot:
         """Read what to_bytes wrote.
 
         Raises:
-            StreamError: it is no snapshot, of a newer version, or of another model.
+            StreamError: it is no snapshot or no bytes, of a newer version, or of another model.
         """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise StreamError(
+                f"snapshot: found {type(data).__name__}, expected the bytes that save() gave; read a file by "
+                "Path(...).read_bytes()"
+            )
+        data = bytes(data)
         facts = _header(data)
         try:
             tensors = load_tensors(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crnn.errors import DataError, StreamError
-from crnn.streaming.chunk import as_frames
+from crnn.streaming.chunk import as_frames, check_symbols
 from crnn.streaming.snapshot import Snapshot
 from crnn.streaming.steps import EngineName, choose_steps
 from crnn.streaming.streamed import StreamedModel
@@ -68,7 +68,7 @@ class Stream:
                 frame (channels,). Audio is in -1..1, or int16 or int32, which are scaled to it.
             sample_rate: of the chunk, to have it checked; nothing is resampled.
         Raises:
-            ShapeError: another number of channels. DataError: another sample rate, or no numbers.
+            ShapeError: another number of channels. DataError: another sample rate, no numbers, or an unknown symbol.
             StreamError: the stream is finished.
         """
         self._check_open()
@@ -124,7 +124,10 @@ def read_chunk(model: StreamedModel, chunk: Any, sample_rate: float | None) -> A
             f"chunk: found {sample_rate:g} frames per second, but the model takes {model.sample_rate:g}; "
             "resample it, or record at that rate"
         )
-    return as_frames(chunk, model.kind, model.num_channels)
+    frames = as_frames(chunk, model.kind, model.num_channels)
+    if model.kind == "symbols" and model.vocabulary:
+        check_symbols(frames, model.vocabulary)
+    return frames
 
 
 def describe(model: StreamedModel) -> str:

@@ -14,6 +14,7 @@ from crnn.config import to_plain
 from crnn.data.dataset import Kind
 from crnn.models.network import Network
 from crnn.nn.layers import Timing
+from crnn.program.lower import vocabulary_of
 from crnn.streaming.update import Update
 from crnn.tasks.task import Task
 
@@ -39,6 +40,11 @@ class StreamedModel:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many symbols it knows; 0 where that is not known, or frames are values."""
+        return vocabulary_of(self.network)
 
     @cached_property
     def timings(self) -> list[Timing]:
