@@ -176,13 +176,3 @@ def test_is_a_proper_operator_of_torch(dtype):
     for wants_x in (False, True):
         back = (into.to(dtype), x.detach(), w, u, initial, starts_of(n), n, out, gates, kept, False, wants_x)
         torch.library.opcheck(torch.ops.crnn.gru_backward, back)
-
-
-def test_memory_in_huge_pages_is_zero_and_lives_as_long_as_its_tensor():
-    tensors = [recurrences._zeros((recurrences.HUGE // 4 + i, 1), torch.float32) for i in range(3)]
-    part = tensors[1][5:9]
-    for i, tensor in enumerate(tensors):
-        assert not tensor.any()
-        tensor.fill_(i + 1)
-    del tensors, tensor
-    assert part.tolist() == [[2.0]] * 4

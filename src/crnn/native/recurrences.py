@@ -7,8 +7,6 @@ and otherwise in the two functions at the end, which also say what the kernels m
 from __future__ import annotations
 
 import ctypes
-import math
-import mmap
 from collections.abc import Callable
 from functools import cache
 from threading import Thread
@@ -18,11 +16,10 @@ import torch
 from torch import Tensor
 
 from crnn.native.library import LibraryError, built, load
+from crnn.native.memory import empty
 
 MACS_A_THREAD = 4_000_000
 """So much work is worth one more thread."""
-HUGE = 2**22
-"""Bytes from which memory is taken in huge pages."""
 
 
 class _Batch(ctypes.Structure):
@@ -110,9 +107,10 @@ def _gru(
     hidden = weight_hh.shape[1]
     bias = bias_ih.clone()
     bias[: 2 * hidden] += bias_hh[: 2 * hidden]
-    gates = torch.addmm(bias, x, weight_ih.t(), out=_zeros((len(x), 3 * hidden), x.dtype))
-    out = _zeros((len(x), hidden), x.dtype)
-    kept = _zeros((len(x), hidden) if keep else (0,), x.dtype)
+    gates = torch.addmm(bias, x, weight_ih.t(), out=empty((len(x), 3 * hidden), x.dtype))
+    out, kept = empty((len(x), hidden), x.dtype), empty((len(x), hidden) if keep else (0,), x.dtype)
+    if int(lengths.sum()) < len(x):
+        out.zero_()  # rows of no sequence
     bias_n, initial = bias_hh[2 * hidden :].contiguous(), initial.contiguous()
     library = kernels() if x.dtype == torch.float32 else None
     if library is None:
@@ -149,7 +147,7 @@ def _gru_backward(
     by_kept = weight_hh.view(3, hidden, hidden)[[2, 0, 1]].view(3 * hidden, hidden)
     into_gates, sums, carried = _gates_backward(into, out, gates, kept, by_kept, initial, starts, lengths, reverse)
     of_state, of_input = into_gates[:, : 3 * hidden], into_gates[:, hidden:]
-    into_x = torch.mm(of_input, weight_ih, out=_zeros(x.shape, x.dtype)) if wants_x else x.new_empty(0)
+    into_x = torch.mm(of_input, weight_ih, out=empty(x.shape, x.dtype)) if wants_x else x.new_empty(0)
     # the state before a row is the row before it, but at the first rows, whose products are replaced
     before, after = (out[1:], of_state[:-1]) if reverse else (out[:-1], of_state[1:])
     first = starts + lengths - 1 if reverse else starts
@@ -186,7 +184,9 @@ def _gates_backward(
         their sums (4 hidden,); what of the gradient passes the first step's gates to the initial state (batch, hidden).
     """
     hidden = out.shape[1]
-    into_gates, carried = _zeros((len(out), 4 * hidden), out.dtype), torch.zeros_like(initial)
+    into_gates, carried = empty((len(out), 4 * hidden), out.dtype), torch.zeros_like(initial)
+    if int(lengths.sum()) < len(out):
+        into_gates.zero_()
     library = kernels() if out.dtype == torch.float32 else None
     if library is None:
         _gru_backward_in_torch(into_gates, carried, into, out, gates, kept, by_kept, initial, starts, lengths, reverse)
@@ -255,19 +255,6 @@ def _(
     shapes = [x.shape if wants_x else (0,), weight_ih.shape, weight_hh.shape, (size,), (size,), initial.shape]
     into_x, w, u, b, c, h = (x.new_empty(shape) for shape in shapes)
     return into_x, w, u, b, c, h
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros, in huge pages where the system has them: taking 128 MB in small ones costs as much as to compute them."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(shape, dtype=dtype)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        return torch.zeros(shape, dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)  # which keeps the memory for as long as itself
 
 
 def _blocks(weights: Tensor, axis: int, width: int) -> Tensor:
