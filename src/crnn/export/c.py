@@ -171,7 +171,8 @@ def _run(command: list[str], place: str) -> str | None:
         return f"{command[0]} cannot be run: {error}"
     if done.returncode == 0:
         return None
-    return f"{' '.join(command)} failed: {done.stderr.strip()[:2000]}"
+    said = done.stderr.strip()[:2000] or f"exit status {done.returncode}, and it said nothing"
+    return f"{' '.join(command)} failed: {said}"
 
 
 def _code_bytes(unit: Path) -> int | None:
