@@ -1,6 +1,8 @@
 """The compiled GRU and its plain twin against nn.GRU in float64, one sequence at a time."""
 
 import math
+import subprocess
+import sys
 from copy import deepcopy
 from functools import partial
 
@@ -176,3 +178,20 @@ def test_is_a_proper_operator_of_torch(dtype):
     for wants_x in (False, True):
         back = (into.to(dtype), x.detach(), w, u, initial, starts_of(n), n, out, gates, kept, False, wants_x)
         torch.library.opcheck(torch.ops.crnn.gru_backward, back)
+
+
+def test_a_second_derivative_is_refused():
+    x, initial, module, _ = make([4, 2], 3, 5)
+    n = torch.tensor([4, 2])
+    out = gru(x.requires_grad_(), weights_of(module), initial, starts_of(n), n)
+    (slope,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"crnn::gru has no second derivative; run the nn\.GRU itself"):
+        slope.sum().backward()
+
+
+def test_the_first_call_imports_no_compiler():
+    code = (
+        "import sys, torch; from crnn.native.recurrences import gru; n = torch.tensor([2]); w = torch.zeros(3, 1);"
+        "gru(w, (w, w, w[:, 0], w[:, 0]), torch.zeros(1, 1), n, n - 1); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

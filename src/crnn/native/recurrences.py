@@ -90,7 +90,6 @@ def gru(
     return torch.ops.crnn.gru(x, *weights, initial, starts, lengths, reverse, keep)[0]  # type: ignore[no-any-return]
 
 
-@torch.library.custom_op("crnn::gru", mutates_args=())
 def _gru(
     x: Tensor,
     weight_ih: Tensor,
@@ -126,7 +125,6 @@ def _gru(
     return out, gates if keep else gates.new_empty(0), kept
 
 
-@torch.library.custom_op("crnn::gru_backward", mutates_args=())
 def _gru_backward(
     into: Tensor,
     x: Tensor,
@@ -215,11 +213,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.reverse = reverse
 
 
-_gru.register_autograd(_backward, setup_context=_keep_for_backward)
-
-
-@_gru.register_fake
-def _(
+def _fake_gru(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
@@ -236,8 +230,7 @@ def _(
     return x.new_empty((rows, hidden)), x.new_empty(kept[0]), x.new_empty(kept[1])
 
 
-@_gru_backward.register_fake
-def _(
+def _fake_gru_backward(
     into: Tensor,
     x: Tensor,
     weight_ih: Tensor,
@@ -255,6 +248,25 @@ def _(
     shapes = [x.shape if wants_x else (0,), weight_ih.shape, weight_hh.shape, (size,), (size,), initial.shape]
     into_x, w, u, b, c, h = (x.new_empty(shape) for shape in shapes)
     return into_x, w, u, b, c, h
+
+
+def _no_second_derivative(ctx: Any, *_: Tensor) -> None:
+    raise NotImplementedError(
+        "crnn::gru has no second derivative; run the nn.GRU itself where a gradient of a gradient is wanted"
+    )
+
+
+# torch.library.custom_op says the same in fewer words, but its first call imports torch._dynamo, which takes a second
+def _register(name: str, kernel: Callable[..., Any], fake: Callable[..., Any], backward: Callable[..., Any]) -> None:
+    torch.library.define(name, torch.library.infer_schema(kernel, mutates_args=()), tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(name, "CPU", kernel)
+    torch.library.register_fake(name, fake)
+    keep = _keep_for_backward if backward is _backward else None
+    torch.library.register_autograd(name, backward, setup_context=keep)
+
+
+_register("crnn::gru", _gru, _fake_gru, _backward)
+_register("crnn::gru_backward", _gru_backward, _fake_gru_backward, _no_second_derivative)
 
 
 def _blocks(weights: Tensor, axis: int, width: int) -> Tensor:
