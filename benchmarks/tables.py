@@ -113,6 +113,38 @@ def streaming(results: Results) -> list[str]:
     return [*markdown(["ours", "against", "CPU time", "middle half of rounds", "goal"], rows), "", note]
 
 
+def kernels(results: Results) -> list[str]:
+    """Evenly long batches; then the ragged one."""
+    even = [row for row in results["rows"] if not row["ragged"]]
+    rows = [
+        [
+            f"{row['frames']:,}",
+            str(row["batch"]),
+            str(row["hidden"]),
+            f"{row['nn.GRU']['ratio']:.2f}",
+            f"{row['nn.GRU']['low']:.2f} to {row['nn.GRU']['high']:.2f}",
+            f"<= {row['goal']:.2f}" if row["goal"] else "",
+            f"{row['nn.LSTM']['ratio']:.2f}",
+        ]
+        for row in even
+    ]
+    head = ["frames", "batch", "units", "of nn.GRU", "middle half of rounds", "goal", "of nn.LSTM"]
+    ragged = [
+        f"Lengths from a tenth of {row['frames']} to {row['frames']}, batch {row['batch']}, {row['hidden']} units: "
+        f"{row['nn.GRU']['ratio']:.2f} of nn.GRU on the padded batch, {row['packed nn.GRU']['ratio']:.2f} of nn.GRU "
+        "on a packed one."
+        for row in results["rows"]
+        if row["ragged"]
+    ]
+    worst, settings = max(row["difference"] for row in results["rows"]), results["settings"]
+    note = (
+        f"Median CPU time of {settings['rounds']} rounds, {settings['channels']} channels, "
+        f"{settings['instruction_set']}; largest difference of outputs and gradients from nn.GRU: {worst:.0e} of the "
+        f"largest value; {_where(results)}."
+    )
+    return [*markdown(head, rows), "", *ragged, "", note]
+
+
 def exact_streams(results: Results) -> list[str]:
     networks, day = results["random_networks"], results["long_stream"]
     rows = [
@@ -196,6 +228,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "classification": classification,
     "streaming": streaming,
     "exact_streams": exact_streams,
+    "kernels": kernels,
     "early_decisions": early_decisions,
 }
 """By the name of the result file and of the markers in the page."""

@@ -15,7 +15,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURING = ("exact_lengths", "engine_overhead", "classification", "streaming", "exact_streams", "early_decisions")
+MEASURING = (
+    *("exact_lengths", "engine_overhead", "classification"),
+    *("streaming", "exact_streams", "early_decisions", "kernels"),
+)
 SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
 
@@ -54,6 +57,20 @@ def test_engine_overhead_runs(script, tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["network"] for row in rows if row["way"] == "crnn"] == ["small CRNN", "one layer"]
     assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_kernels_are_timed_after_they_agree(script, tmp_path):
+    from crnn.native.recurrences import kernels
+
+    if kernels() is None:
+        pytest.skip("no compiled kernels, which are timed")
+    script("kernels").main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())
+    even, ragged = found["rows"]
+    assert even["difference"] <= 1e-5
+    assert ragged["packed nn.GRU"]["ratio"] > 0
+    lines = script("tables").kernels(found)
+    assert any("of nn.GRU on the padded batch" in line for line in lines)
 
 
 def test_classification_goes_on_where_it_was(script, tmp_path, capsys):
