@@ -57,3 +57,19 @@ def test_overwrite_keeps_the_old_run_when_the_new_one_cannot_start(tmp_path: Pat
     with pytest.raises(ConfigError, match="did you mean 'default'"):
         crnn.train(arrays(20), out=tmp_path / "run", preset="defalt", overwrite=True)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_started_again_by_torchrun_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, options = tmp_path / "run", {"preset": "seed", "settings": QUICK}
+    crnn.train(arrays(20), out=run, **options)
+    weights = (run / "model.safetensors").read_bytes()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert crnn.train(arrays(20), out=run, **options).evaluation.num_examples  # it was finished: nothing is refused
+    (run / "metrics.json").unlink()
+    (run / "model.safetensors").unlink()
+    crnn.train(arrays(20), out=run, **options)  # from the checkpoint
+    assert (run / "model.safetensors").read_bytes() == weights
+    (run / "metrics.json").unlink()
+    (run / "checkpoints" / "last.safetensors").unlink()
+    crnn.train(arrays(20), out=run, **options)  # it died before the first checkpoint
+    assert (run / "model.safetensors").read_bytes() == weights

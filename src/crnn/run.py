@@ -38,6 +38,7 @@ from crnn.training.config import make_plan as plan_training
 from crnn.training.history import History
 from crnn.training.loop import fit
 from crnn.training.progress import Report, open_progress
+from crnn.training.ranks import this_place, wait_for_all, was_restarted
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""
@@ -86,6 +87,9 @@ def train(
 ) -> Run:
     """Train a network and say honestly how good it is.
 
+    Under torchrun the processes train it together and the first one writes `out`, which all of them have to see; when
+    torchrun starts them again after one died, training goes on from the last checkpoint.
+
     Args:
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
@@ -105,12 +109,19 @@ def train(
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
-    folder = free_folder(out, overwrite)
+    if out is not None and was_restarted() and (Path(out) / "run.json").is_file():
+        if (Path(out) / "metrics.json").is_file():
+            return Run(out)
+        if (Path(out) / "checkpoints" / "last.safetensors").is_file():
+            return resume(out, data=data if isinstance(data, Dataset) else None, quiet=quiet)
+        overwrite = True  # it died before the first checkpoint
+    first = this_place().rank == 0
+    folder = free_folder(out, overwrite) if first else None if out is None else Path(out)
     data = _read_all(data, test, options)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
     if not quiet:
         print(plan)
-    if folder is not None:
+    if folder is not None and first:
         if folder.is_dir():
             shutil.rmtree(
                 folder
@@ -632,10 +643,12 @@ def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: boo
     model, history = fit_plan(plan, folder=folder, resuming=resuming, quiet=quiet)
     if folder is None:
         return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
-    model.save(folder)
-    evaluation = _score_own_part(model, plan, history, folder)
-    evaluation.save(folder / "report.html")
-    _write_json(folder / "metrics.json", evaluation.to_dict())  # last: it marks the run as finished
+    if this_place().rank == 0:
+        model.save(folder)
+        evaluation = _score_own_part(model, plan, history, folder)
+        evaluation.save(folder / "report.html")
+        _write_json(folder / "metrics.json", evaluation.to_dict())  # last: it marks the run as finished
+    wait_for_all()
     return Run(folder)
 
 

@@ -224,3 +224,13 @@ def test_impossible_options_are_refused(options, message):
 def test_no_examples():
     with pytest.raises(DataError, match=r"table\.csv: found no examples"):
         Batches(make([]), 2, shuffle=True, seed=0)
+
+
+def test_processes_share_every_batch_of_one():
+    batches = Batches(make(RAGGED), 8, shuffle=True, seed=3)
+    whole = list(batches.epoch(2, start=1))
+    shares = [list(batches.epoch(2, start=1, rank=rank, num_ranks=3)) for rank in range(3)]
+    assert {len(share) for share in shares} == {len(whole)}  # every process has as many steps
+    for (_, indices), *parts in zip(whole, *shares, strict=True):
+        assert sorted(indices.tolist()) == sorted(i for _, part in parts for i in part.tolist())
+        assert max(len(part) for _, part in parts) - min(len(part) for _, part in parts) <= 1

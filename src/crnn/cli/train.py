@@ -41,13 +41,15 @@ def train(
     """Train a network on DATA and write a run folder with its report."""
     import crnn.run as runs
     from crnn.errors import ConfigError
+    from crnn.training.ranks import this_place
 
     if resume is not None and (data is not None or out is not None):
         raise ConfigError("--resume RUN continues a run with its own data and options; leave DATA and --out away")
     if resume is None and (data is None or out is None):
         missing = "DATA" if data is None else "--out RUN"
         raise ConfigError(f"{missing} is missing; expected: crnn train DATA --out RUN")
-    quiet = quiet or json_
+    first = this_place().rank == 0
+    quiet = quiet or json_ or not first
     try:
         if resume is not None:
             run = runs.resume(resume, quiet=quiet)
@@ -77,7 +79,8 @@ def train(
     except KeyboardInterrupt as stop:
         print(f"crnn: {_how_to_go_on(str(stop), resume or out)}", file=sys.stderr)
         raise typer.Exit(options.INTERRUPTED) from None
-    print(json.dumps(run.summary(), indent=2) if json_ else run)
+    if first:
+        print(json.dumps(run.summary(), indent=2) if json_ else run)
 
 
 def _how_to_go_on(stopped: str, folder: str | None) -> str:

@@ -97,13 +97,14 @@ class Batches:
         """Batches an epoch."""
         return len(self.sizes)
 
-    def epoch(self, n: int, *, start: int = 0) -> Iterator[tuple[Sequences, Tensor]]:
+    def epoch(self, n: int, *, start: int = 0, rank: int = 0, num_ranks: int = 1) -> Iterator[tuple[Sequences, Tensor]]:
         """The batches of epoch n, n >= 0, each with the places of its sequences in the data, (batch,) int64.
 
         Args:
             start: the first batch to give; those before it are not read.
+            rank, num_ranks: give rows rank, rank + num_ranks, ... of every batch only: the share of one process.
         """
-        batches = self.order(n)[start:]
+        batches = [indices[rank::num_ranks] for indices in self.order(n)[start:]]
         if self.in_memory:
             for indices in batches:
                 yield self._fill(indices), indices

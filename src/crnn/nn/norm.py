@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,7 +89,9 @@ class Norm(Layer):
         return torch.zeros_like(rows).index_copy(0, index, normed).reshape(data.shape).movedim(-1, 2)
 
     def _batch_norm(self, data: Tensor) -> Tensor:
-        """Over axis 1. Statistics are this process's own; sums over processes would be exchanged here."""
+        """Over axis 1, with the statistics of all processes where several train this network together."""
+        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._batch_norm_of_all(data)
         if self.training:
             if data.shape[1] and data.numel() // data.shape[1] < 2:
                 raise ShapeError(
@@ -106,3 +109,41 @@ class Norm(Layer):
             self.config.momentum,
             self.config.eps,
         )
+
+    def _batch_norm_of_all(self, data: Tensor) -> Tensor:
+        """The numbers that one process would give with the frames of all."""
+        axes, shape = [0, *range(2, data.dim())], (1, -1, *(1,) * (data.dim() - 2))
+        x = data.float()
+        count = _SumOverRanks.apply(x.new_tensor(x.numel() // x.shape[1]))
+        if count < 2:
+            raise ShapeError(
+                f"norm: the training batch has {int(count)} valid frame(s) in all processes, batch statistics need at "
+                "least 2; use larger batches, less pooling, or norm.kind: layer"
+            )
+        mean = _SumOverRanks.apply(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        var = _SumOverRanks.apply(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.config.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.config.momentum)
+        scale = (var + self.config.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        y: Tensor = centred * scale.view(shape)
+        return (y if self.bias is None else y + self.bias.view(shape)).to(data.dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient, since all of them have used the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total: Tensor = grads[0].clone()
+        dist.all_reduce(total)
+        return total

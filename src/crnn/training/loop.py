@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
@@ -31,6 +32,7 @@ from crnn.training.memory import RELEASE_ABOVE, release_memory
 from crnn.training.optim import Average, Schedule, build_optimizer, shorten
 from crnn.training.outputs import compute_outputs
 from crnn.training.progress import Report, Update
+from crnn.training.ranks import Ranks, this_place
 
 CHECK_EVERY = 200
 """Updates between looks at the loss within an epoch: reading it earlier would hold up the step."""
@@ -47,6 +49,8 @@ RELEASE_EVERY = 1 << 22
 """Values of training data between two releases of freed memory: a few batches of long recordings."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
 """Options that may differ when a run is resumed."""
+RANDOM_STATES = ("torch", "augment", "device")
+"""States of random numbers in a checkpoint; every process has its own."""
 
 
 def fit(
@@ -63,7 +67,9 @@ def fit(
     """Train a network in place; it ends with the weights that `config.keep` asks for, in eval mode, on the CPU.
 
     Promise: the same seed gives the same numbers, and a run that was interrupted anywhere and resumed ends with the
-    same bits as one that was not. Torch's global random state is as before afterwards.
+    same bits as one that was not. Torch's global random state is as before afterwards. Under torchrun the processes
+    share each batch; up to rounding they give the numbers of one process, but for what is drawn at random a row
+    (dropout, noise, augmentation), which each draws for its own rows.
 
     Ctrl-C stops after the current update: the state is written to `out/checkpoints/last.safetensors` and
     KeyboardInterrupt is raised. A second Ctrl-C stops at once, with the checkpoint before.
@@ -85,7 +91,7 @@ def fit(
         raise ConfigError("resume=True needs out, the run folder with the checkpoint")
     path = None if out is None else out / "checkpoints" / "last.safetensors"
     with _threads(config.threads), _own_random_state(config.seed):
-        trainer = _Trainer(network, task, train, validation, config, path, progress)
+        trainer = _Trainer(network, task, train, validation, config, path, progress if this_place().rank == 0 else None)
         trainer.begin(load_checkpoint(path) if resume and path is not None else None)
         with _interrupts(trainer):
             trainer.run()
@@ -113,9 +119,17 @@ class _Trainer:
         self.train, self.validation = train, validation if validation is not None and len(validation) else None
         self.device, self.autocast = open_device(config.precision)
         network.to(self.device)
+        self.ranks = Ranks(self.device)
+        torch.manual_seed(self.ranks.seed(config.seed))
         batch_size = config.batch_size_for(len(train))
         kept = {} if train.in_memory else {"cache_bytes": TRAINING_CACHE}
         self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed, **kept)
+        if min(self.batches.sizes) < self.ranks.size:
+            raise ConfigError(
+                f"train.batch_size={batch_size}: the smallest batch of {len(train)} examples has "
+                f"{min(self.batches.sizes)} sequences, which cannot be shared by {self.ranks.size} processes; use "
+                "larger batches or fewer processes"
+            )
         self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
         if self.validation is not None:
             size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
@@ -133,7 +147,7 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "16-mixed")
         self.average: Average | None = None
         self.augment = Augment(config.augment)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(self.ranks.seed(config.seed))
         self.doctor = Doctor(network)
         self.history = History()
         self.best: dict[str, Tensor] = {}
@@ -145,7 +159,9 @@ class _Trainer:
         self.unread_losses: list[Tensor] = []
         self.norms: list[float] = []
         self.unread_norms: list[Tensor] = []
-        self.interrupted = False
+        self.interrupted = False  # by Ctrl-C in this process
+        self.trained = network
+        """What is trained: the network itself, or where there are several processes, what averages its gradients."""
         self.spent = 0.0  # on this epoch before an interruption
         self.first_step = 0
         self.started = self.epoch_started = self.last_save = self.last_report = time.monotonic()
@@ -169,6 +185,9 @@ class _Trainer:
             self.average = Average(self.network, self.config.ema_decay)
         if checkpoint is not None:
             self.restore(checkpoint)
+        if self.ranks.size > 1:
+            self.ranks.check_same(json.dumps(self._identity(), sort_keys=True))
+            self.trained = nn.parallel.DistributedDataParallel(self.network)
 
     def _sample(self) -> Iterator[Sequences]:
         """Training batches, unaugmented, up to a size that fits in memory together."""
@@ -193,25 +212,39 @@ class _Trainer:
 
     def _train_epoch(self) -> None:
         """The rest of the current epoch, or up to Ctrl-C."""
-        network, accumulate, is_cpu = self.network.train(), self.config.accumulate, self.device.type == "cpu"
-        for x, indices in self.batches.epoch(self.epoch, start=self.batch):
-            self.frames += x.data.shape[0] * x.data.shape[1]
+        accumulate, is_cpu = self.config.accumulate, self.device.type == "cpu"
+        self.network.train()
+        rank, num_ranks = self.ranks.rank, self.ranks.size
+        whole = self.batches.order(self.epoch) if num_ranks > 1 else []
+        for x, indices in self.batches.epoch(self.epoch, start=self.batch, rank=rank, num_ranks=num_ranks):
+            count, frames = x.data.shape[:2]
+            if num_ranks > 1:
+                count, frames = len(whole[self.batch]), int(self.batches.lengths[whole[self.batch]].max())
+            self.frames += count * frames
             if not is_cpu:
                 x, indices = x.to(self.device), indices.to(self.device)
             x, targets = self._augmented(x, self.targets.index_select(0, indices))
             with self.autocast():
-                outputs = network(x)
-            loss = self.task.loss(outputs.float(), targets)
+                outputs = self.trained(x)
+            targets = self.ranks.joined(targets, count)
+            outputs = self.ranks.joined(outputs.float(), count, stop=self.interrupted)
+            loss = self.task.loss(outputs, targets)
             self.unread_losses.append(loss.detach())
+            if num_ranks > 1:  # each process has the gradients of its own rows, and their mean is taken
+                loss = loss * num_ranks
             if accumulate > 1:
                 loss = loss / min(accumulate, self.plan.batches - self.batch // accumulate * accumulate)
             self.scaler.scale(loss).backward()
             self.batch += 1
             if self.batch % accumulate == 0 or self.batch == self.plan.batches:
                 self._update_weights()
-                if self.interrupted:
+                if self._stops():
                     return
             self._release(x)
+
+    def _stops(self) -> bool:
+        """Whether to stop here, on Ctrl-C: the same in all processes."""
+        return self.interrupted if self.ranks.size == 1 else self.ranks.stop
 
     def _release(self, x: Sequences) -> None:
         """Count a batch that is done; now and then give freed memory back."""
@@ -355,7 +388,7 @@ class _Trainer:
         self.progress(Update(self.epoch + 1, self.plan.epochs, done, self.plan.steps, loss, left, record))
 
     def _stop_if_interrupted(self) -> None:
-        if not self.interrupted or self.history.stopped:
+        if not self._stops() or self.history.stopped:
             return
         place = f"{self.place}, batch {self.batch} of {self.plan.batches}"
         if self.path is None:
@@ -364,7 +397,7 @@ class _Trainer:
         raise KeyboardInterrupt(f"stopped in {place}; saved to {self.path}, from where the run can be resumed")
 
     def _save_if_due(self) -> None:
-        waited = time.monotonic() - self.last_save >= self.config.checkpoint_seconds
+        waited = self.ranks.decided(time.monotonic() - self.last_save >= self.config.checkpoint_seconds)
         if self.history.stopped or (waited and self.epoch % self.config.checkpoint_every == 0):
             self.save()
 
@@ -373,12 +406,16 @@ class _Trainer:
         if self.path is None:
             return
         self._read()
-        tensors: dict[str, Tensor] = {
-            "random/torch": torch.get_rng_state(),
-            "random/augment": self.generator.get_state(),
-        }
+        states = {"torch": torch.get_rng_state(), "augment": self.generator.get_state()}
         if self.device.type != "cpu":
-            tensors["random/device"] = torch.get_device_module(self.device).get_rng_state()
+            states["device"] = torch.get_device_module(self.device).get_rng_state()
+        tensors: dict[str, Tensor] = {}
+        for name, state in states.items():
+            for rank, of_rank in enumerate(self.ranks.states(state)):
+                tensors[_random_name(name, rank)] = of_rank
+        if self.ranks.rank > 0:
+            self.last_save = time.monotonic()
+            return
         parts = {
             "network": self.network.state_dict(),
             "best": self.best,
@@ -418,6 +455,7 @@ class _Trainer:
             "validation": validation,
             "network": shapes,
             "task": task,
+            "ranks": self.ranks.size,
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -429,10 +467,13 @@ class _Trainer:
             self.average.network.load_state_dict(checkpoint.part("average"))
         load_optimizer(self.optimizer, checkpoint.part("optimizer"))
         self.best = {name: tensor.to(self.device) for name, tensor in checkpoint.part("best").items()}
-        torch.set_rng_state(checkpoint.tensors["random/torch"])
-        self.generator.set_state(checkpoint.tensors["random/augment"])
-        if self.device.type != "cpu" and "random/device" in checkpoint.tensors:
-            torch.get_device_module(self.device).set_rng_state(checkpoint.tensors["random/device"])
+        states = {name: checkpoint.tensors.get(_random_name(name, self.ranks.rank)) for name in RANDOM_STATES}
+        assert states["torch"] is not None, "ranks are as many as when it was saved"
+        assert states["augment"] is not None
+        torch.set_rng_state(states["torch"])
+        self.generator.set_state(states["augment"])
+        if self.device.type != "cpu" and states["device"] is not None:
+            torch.get_device_module(self.device).set_rng_state(states["device"])
         self.epoch, self.batch, self.frames = values["epoch"], values["batch"], values["frames"]
         self.losses, self.norms, self.spent = values["losses"], values["norms"], values["spent"]
         self.best_score = (values["best_score"][0], values["best_score"][1])
@@ -450,6 +491,11 @@ class _Trainer:
         self.network.cpu().eval()
 
 
+def _random_name(name: str, rank: int) -> str:
+    """Of a state of random numbers in a checkpoint."""
+    return f"random/{name}" if rank == 0 else f"random/{name}/{rank}"
+
+
 def _check_same(saved: dict[str, Any], now: dict[str, Any], path: Path | None) -> None:
     """Raises ConfigError when a checkpoint belongs to another run."""
     for name, value in now["config"].items():
@@ -463,8 +509,9 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any], path: Path | None) -
         ("validation", "validation data"),
         ("network", "network"),
         ("task", "task"),
+        ("ranks", "number of processes"),
     ):
-        if saved[name] != now[name]:
+        if saved.get(name, 1) != now[name]:
             raise ConfigError(
                 f"{path}: the {what} differs from that of this checkpoint; resume with the same, or train anew"
             )
