@@ -110,9 +110,10 @@ def train(
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     if out is not None and was_restarted() and (Path(out) / "run.json").is_file():
-        if (Path(out) / "metrics.json").is_file():
+        finished = (Path(out) / "metrics.json").is_file()
+        if finished and not overwrite:
             return Run(out)
-        if (Path(out) / "checkpoints" / "last.safetensors").is_file():
+        if not finished and (Path(out) / "checkpoints" / "last.safetensors").is_file():
             return resume(out, data=data if isinstance(data, Dataset) else None, quiet=quiet)
         overwrite = True  # it died before the first checkpoint
     first = this_place().rank == 0
