@@ -1,7 +1,8 @@
 """Layers, and what stands behind them in a network.
 
 layers: the contract (Layer, WindowedLayer, Chain, the registry). conv, pool, norm: local layers.
-blocks: activation, dropout, residual and parallel blocks, and building layers from specs. recurrent: RNN, LSTM, GRU.
+blocks: activation, dropout, residual and parallel blocks, and building layers from specs. recurrent: RNN, LSTM, GRU;
+dispatch: what computes them.
 frontend, scale, spectral: from raw frames to features. spec_augment, jitter: blanks, noise and gain while training.
 summary: one vector per sequence. head: the outputs.
 """
