@@ -2,6 +2,6 @@
 
 kernels.h: sums and functions on rows of floats; spectrum.h: the Fourier transform; engine.h: frames, node by node;
 binding.c: all of it as a shared library; library: finds and loads that library for this machine.
-training.c, a library of its own: a GRU forward and backward; recurrences: it as an operator of torch, and in plain torch.
+training.c, a library of its own: a GRU, forward and backward; recurrences: it as an operator of torch, compiled or not;
 memory: large arrays whose memory is used again.
 """
