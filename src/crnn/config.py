@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import pydantic
@@ -98,6 +99,17 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return value
+
+
+def without_nan(value: Any) -> Any:
+    """The same plain values with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [without_nan(item) for item in value]
+    if hasattr(value, "item"):  # a number of NumPy or PyTorch
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_value(text: str) -> Any:

@@ -150,7 +150,7 @@ def test_what_cannot_stream_is_named():
     both = {"type": "recurrent", "hidden_size": 3, "bidirectional": True}
     program = lower(make_network([{"type": "conv", "channels": 2}, both], (3,)), TASK)
     assert not program.can_stream
-    assert program.why_no_stream() == "layers[1]"
+    assert program.why_no_stream() == "layers[1] (bidirectional recurrence)"
     assert lower(make_network([], (3,)), TASK).can_stream
 
 

@@ -90,7 +90,10 @@ def test_a_table_gives_the_models_columns_by_name_or_by_place() -> None:
     assert np.isnan(found[0][1][1])
     assert found[1] == [[6, 5]]
     assert blocks_of(b"1,2\n3,4\n", 1, **SERIES) == [[[1, 2]], [[3, 4]]]
-    assert blocks_of(b"u\tv\n1\t2\n", 1, **SERIES) == [[[1, 2]]]  # other names, but just as many
+    unnamed = {**SERIES, "channel_names": ("c0", "c1")}
+    assert blocks_of(b"u\tv\n1\t2\n", 1, **unnamed) == [[[1, 2]]]
+    with pytest.raises(DataError, match="no column 'x', which the model takes"):
+        blocks_of(b"u\tv\n1\t2\n", 1, **SERIES)
     assert blocks_of(b"", 1, **SERIES) == []
 
 

@@ -23,12 +23,13 @@ def predict(
 ) -> None:
     """Predict for files with a trained RUN, one JSON line each."""
     import crnn.run as runs
+    from crnn.config import without_nan
 
     file = None if out is None else options.writable(out, "--out")
     trained = runs.Run(run)
     data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
     lines = [
-        json.dumps({"id": example.id, **prediction}, ensure_ascii=False) + "\n"
+        json.dumps(without_nan({"id": example.id, **prediction}), ensure_ascii=False, allow_nan=False) + "\n"
         for example, prediction in zip(data, trained.model.predict(data, batch_size=batch_size), strict=True)
     ]
     if file is None:

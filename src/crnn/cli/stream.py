@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
@@ -160,13 +159,6 @@ def _answer(live: Stream, source: Source, size: int, events: Events, name: str, 
 
 
 def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(_without_nan(event), ensure_ascii=False, allow_nan=False), flush=True)
+    from crnn.config import without_nan
 
-
-def _without_nan(value: Any) -> Any:
-    """None for what is no number or infinite, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(without_nan(event), ensure_ascii=False, allow_nan=False), flush=True)

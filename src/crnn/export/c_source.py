@@ -143,7 +143,8 @@ class CSource:
 
     def main(self) -> str:
         """main.c: frames from stdin, outputs to stdout."""
-        values = ["      crnn_probabilities(out, out);"] if self._has_probabilities else []
+        indent = "  " if self._tables.is_vector else "    "
+        values = [f"{indent}crnn_probabilities(out, out);"] if self._has_probabilities else []
         label = 'printf("%s %g%s", crnn_labels[i], ' if self._labels else 'printf("%g%s", '
         text = _MAIN if self._tables.is_vector else _MAIN_FRAMES
         text = text.replace("@PROBABILITIES@\n", "".join(f"{line}\n" for line in values))

@@ -58,10 +58,11 @@ class Program:
         return self.why_no_stream() is None
 
     def why_no_stream(self) -> str | None:
-        """Place of the first operation that needs the end of the sequence; None where all of them stream."""
+        """The first operation that needs the end of the sequence, and its place; None where all of them stream."""
+        names = {ops.Recurrent: "bidirectional recurrence", ops.SequenceNorm: "instance_norm", ops.Level: "level"}
         for node in self.nodes:
             if not node.op.streams or (isinstance(node.op, ops.Recurrent) and node.op.reverse):
-                return node.where
+                return f"{node.where} ({names[type(node.op)]})"
         return None
 
     def out_length(self, length: int) -> list[int]:

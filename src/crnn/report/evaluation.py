@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from crnn.config import without_nan
 from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
 from crnn.data.dataset import Dataset
 from crnn.data.split import Splits, find_seen, record
@@ -242,7 +243,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
-        return _without_nan(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return without_nan(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
@@ -306,16 +307,6 @@ def metric_words(name: str) -> str:
 @lru_cache(maxsize=1)
 def _adapter() -> pydantic.TypeAdapter[Evaluation]:
     return pydantic.TypeAdapter(Evaluation)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _without_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_without_nan(v) for v in value]
-    if isinstance(value, (np.generic, Tensor)):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from crnn.config import nearest
+from crnn.data.readers.reader import number_channels
 from crnn.errors import DataError
 from crnn.streaming.samples import Block
 from crnn.streaming.tail import Tail
@@ -54,7 +55,7 @@ def _is_number(cell: str) -> bool:
 
 def _columns(names: list[str], channels: tuple[str, ...], where: str) -> list[int]:
     """Places of the channels among the columns; where the model knows no names, its channels are all the columns."""
-    if not set(channels) & set(names) and len(names) == len(channels):
+    if channels == number_channels(len(channels)) and len(names) == len(channels):
         return list(range(len(channels)))
     for channel in channels:
         if channel not in names:

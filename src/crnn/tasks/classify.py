@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -160,12 +161,13 @@ class Classify(Task):
         return Table("Per class", ["class", "examples", "precision", "recall", "F1"], rows)
 
     def predictions(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """{'label', 'probability', 'probabilities'} for each example."""
+        """{'label', 'probability', 'probabilities'} for each example; no label (None) where the outputs are NaN."""
         probabilities = outputs.detach().double().softmax(1)
         result = []
         for row, best in zip(probabilities.tolist(), outputs.argmax(1).tolist(), strict=True):
             named = dict(zip(self.labels, row, strict=True))
-            result.append({"label": self.labels[best], "probability": row[best], "probabilities": named})
+            label = None if math.isnan(row[best]) else self.labels[best]
+            result.append({"label": label, "probability": row[best], "probabilities": named})
         return result
 
 
