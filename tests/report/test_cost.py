@@ -45,8 +45,8 @@ def test_8_bits_take_a_quarter_of_the_flash_of_the_weights():
 
 def test_a_layer_that_is_in_the_way_of_a_stream_is_named():
     network = make(CONV, {**LSTM, "bidirectional": True})
-    assert count_embedded(network, TASK, None).startswith("layers[1] cannot stream")
+    assert count_embedded(network, TASK, None).startswith("layers[1] (bidirectional recurrence) cannot stream")
     found = describe_cost(network, lower(network, TASK), 10)
-    assert found["streams"].startswith("no: layers[1] cannot stream")
+    assert found["streams"].startswith("no: layers[1] (bidirectional recurrence) cannot stream")
     assert "delay in frames" not in found
     assert count_embedded(make(CONV), TASK, None).delay_frames == pytest.approx(1)

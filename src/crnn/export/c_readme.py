@@ -23,7 +23,7 @@ def readme(program: Program, tables: Tables, name: str, code_bytes: int | None, 
         state = f"**It was not compiled where it was written** ({unchecked.splitlines()[0]}): run the test below first."
     makes = {
         "softmax": f"`{name}_probabilities` makes probabilities of them (softmax).",
-        "sigmoid": f"`{name}_probabilities` makes a probability of each (sigmoid).",
+        "sigmoid": f"`{name}_probabilities` makes a probability of each (sigmoid); the labels are those above 0.5.",
     }.get(program.activation, "They are values in the target's units.")
     when = "for the stream so far, after every call" if tables.is_vector else "frame by frame"
     return f"""# {name}
@@ -32,9 +32,10 @@ A recurrent network as strict C99: `{name}.c` and `{name}.h`, no allocation, no 
 
 | | |
 | --- | --- |
-| input | frames of {tables.input_size} float32 values |
+| input | {_input(program, tables)} |
 | outputs | {tables.output_size}, {when}; labels: {labels} |
 | delay | {delay} |
+| shortest sequence | {program.min_length} frames; with fewer there are no outputs |
 | flash | {weights:,} bytes of weights, {code} |
 | RAM | {tables.state_bytes:,} bytes a stream (`sizeof({name}_state)`), {tables.num_scratch * 4:,} bytes of stack |
 | multiply-adds | {per_second} |
@@ -63,3 +64,10 @@ One table of weights serves any number of states. A state points nowhere: copy i
 elsewhere. Any division of a stream into calls gives the same bits. NaN and infinity give NaN or large outputs and do no
 harm; a state that has seen them may keep them until the next `{name}_init`.
 """
+
+
+def _input(program: Program, tables: Tables) -> str:
+    vocabulary = getattr(program.nodes[0].op, "vocabulary", 0)
+    if vocabulary:
+        return f"symbol ids as float32, 0 to {vocabulary - 1}, one a frame"
+    return f"frames of {tables.input_size} float32 values"

@@ -148,7 +148,9 @@ class CSource:
         label = 'printf("%s %g%s", crnn_labels[i], ' if self._labels else 'printf("%g%s", '
         text = _MAIN if self._tables.is_vector else _MAIN_FRAMES
         text = text.replace("@PROBABILITIES@\n", "".join(f"{line}\n" for line in values))
-        return self._named(text.replace("@PRINT@", label))
+        rate = self._program.sample_rate
+        block = max(round(rate * _SECONDS_OF_MAIN), 1) if rate else 1
+        return self._named(text.replace("@PRINT@", label).replace("@BLOCK@", str(block)))
 
     def test(self, golden: Sequence[Golden], tolerance: float) -> str:
         """test_NAME.c: golden vectors, each in several chunkings."""
@@ -285,7 +287,10 @@ void crnn_probabilities(const float *outputs, float *probabilities) {
 }
 """
 
-_MAIN = """/* Reads frames of CRNN_CHANNELS float32 values from stdin and prints the outputs after each one. */
+_SECONDS_OF_MAIN = 0.02
+"""Between two answers of the example, where the rate is known."""
+
+_MAIN = """/* Reads frames of CRNN_CHANNELS float32 values from stdin; prints the outputs after every BLOCK of them. */
 
 #include "crnn.h"
 
@@ -300,10 +305,15 @@ static void show(float *out, int count) {
 }
 
 int main(void) {
+  enum { BLOCK = @BLOCK@ };
   static crnn_state state;
-  float frame[CRNN_CHANNELS], out[CRNN_OUTPUTS];
+  static float frames[BLOCK * CRNN_CHANNELS];
+  float out[CRNN_OUTPUTS];
+  size_t n;
   crnn_init(&state);
-  while (fread(frame, sizeof frame, 1, stdin) == 1) show(out, crnn_push(&state, frame, 1, out));
+  while ((n = fread(frames, CRNN_CHANNELS * sizeof(float), BLOCK, stdin)) > 0) {
+    show(out, crnn_push(&state, frames, (int)n, out));
+  }
   show(out, crnn_finish(&state, out));
   return ferror(stdin) ? 1 : 0;
 }
