@@ -1,10 +1,11 @@
 """How early a live stream decides: accuracy against the share of a recording that it has heard.
 
-    python benchmarks/early_decisions.py [--quick]
+    python benchmarks/early_decisions.py [--sets digits,watch] [--quick]
 
-The preset `live` is trained on the training side of the spoken digits; the test recordings are streamed in equal parts.
-A deployed stream does not know how long a recording will be; the share is only how it is looked at. With a threshold,
-it says its first answer whose probability reaches it, and at the end of the recording whatever it has.
+The preset `live` is trained on the training side; the test recordings are streamed in equal parts: spoken digits of
+half a second, and exercises recorded by a watch, of people who are not in the training side. A deployed stream does
+not know how long a recording will be; the share is only how it is looked at. With a threshold, it says its first answer
+whose probability reaches it, and at the end of the recording whatever it has.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from record import HERE, RESULTS, describe_machine, find_data, set_threads, versions, write_results
-from sets import load_digits
+from record import HERE, MISSING, RESULTS, describe_machine, find_data, set_threads, update_results, versions
+from sets import load_digits, load_watch
 
 from crnn.data.dataset import Dataset
 from crnn.data.read import read
@@ -28,12 +29,24 @@ PARTS = 20
 THRESHOLDS = (0.6, 0.8, 0.9, 0.95, 0.99)
 
 
-def load(quick: bool) -> tuple[Dataset, str]:
-    """The full set where it is here, else the recordings that come with the package."""
+def load(name: str, quick: bool) -> tuple[Dataset, str]:
+    """A set and what it is; for the digits the recordings that come with the package, where the full set is not here.
+
+    Raises:
+        SystemExit: no such set, or it is not here.
+    """
     root = find_data()
-    if quick or root is None:
-        return read(HERE.parent / "examples" / "digits"), "the recordings of examples/digits, folders test and train"
-    return load_digits(root, 0), "spoken digits, takes 0-4 of every speaker for the test"
+    if name == "digits":
+        if quick or root is None:
+            return read(
+                HERE.parent / "examples" / "digits"
+            ), "the recordings of examples/digits, folders test and train"
+        return load_digits(root, 0), "spoken digits, takes 0-4 of every speaker for the test"
+    if name != "watch":
+        raise SystemExit(f"--sets {name}: no such set; expected digits or watch")
+    if root is None:
+        raise SystemExit(f"skipped: {MISSING}")
+    return load_watch(root, 0), "SPAR smartwatch recordings, subjects 1 and 6 for the test"
 
 
 def listen(model: Model, sound: NDArray[Any]) -> list[tuple[str, float]]:
@@ -76,32 +89,42 @@ def measure(model: Model, test: Dataset) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sets", default="digits,watch", help="names, separated by commas")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="ten updates on the bundled recordings: does it run?")
     parser.add_argument("--out", type=Path, default=RESULTS / "early_decisions.json")
     options = parser.parse_args(arguments)
     set_threads(options.threads)
-    data, name = load(options.quick)
+    for name in options.sets.split(","):
+        run_set(name, options)
+
+
+def run_set(name: str, options: argparse.Namespace) -> None:
+    """Train on one set, listen to its test side, and put what was found beside the other sets'."""
+    data, described = load(name, options.quick)
     asked = {"train": {"steps": 10}} if options.quick else {}
     plan = make_plan(data, asked, task=None, preset="live", seed=options.seed)
     model, _ = fit_plan(plan)
     test = plan.parts.test
-    assert test is not None, "the digits have a test side"
+    assert test is not None, "every set has a test side"
     stream = model.stream()
-    results = {
-        "benchmark": "early_decisions",
-        "data": name,
+    found = {
+        "data": described,
         "counts": {side: len(part) for side, part in plan.parts.sides.items()},
         "seed": options.seed,
         "delay_seconds": stream.delay_seconds,
         "median_seconds": float(np.median(test.lengths)) / (data.sample_rate or 1),
-        "machine": describe_machine(options.threads),
-        "versions": versions(),
         **measure(model, test),
     }
-    write_results(options.out, results)
-    print(f"final {results['final']:.4f}, after half {results['accuracy'][PARTS // 2 - 1]:.4f}: {options.out}")
+
+    def change(results: dict[str, Any]) -> None:
+        facts = {"machine": describe_machine(options.threads), "versions": versions()}
+        results.update(benchmark="early_decisions", **facts)
+        results.setdefault("sets", {})[name] = found
+
+    update_results(options.out, change)
+    print(f"{name}: final {found['final']:.4f}, after half {found['accuracy'][PARTS // 2 - 1]:.4f}: {options.out}")
 
 
 if __name__ == "__main__":

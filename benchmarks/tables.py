@@ -71,25 +71,30 @@ def classification(results: Results) -> list[str]:
 
 
 def early_decisions(results: Results) -> list[str]:
-    """Every second part of the recordings, then the thresholds."""
-    heard = zip(results["shares"][1::2], results["accuracy"][1::2], strict=True)
-    rows = [[f"{share:.0%} of it", f"{accuracy:.3f}"] for share, accuracy in heard]
-    rows.append(["all of it, and that it has ended", f"{results['final']:.3f}"])
-    sure = [
-        [f"{row['threshold']:g}", f"{row['accuracy']:.3f}", f"{row['mean_share']:.0%}"] for row in results["thresholds"]
+    """One column a set: every second part of the recordings, then the thresholds."""
+    found = list(results["sets"].values())
+    heard = []
+    for i, share in list(enumerate(found[0]["shares"]))[1::2]:
+        heard.append([f"{share:.0%} of it", *(f"{one['accuracy'][i]:.3f}" for one in found)])
+    heard.append(["all of it, and that it has ended", *(f"{one['final']:.3f}" for one in found)])
+    sure = []
+    for i, row in enumerate(found[0]["thresholds"]):
+        at = [one["thresholds"][i] for one in found]
+        sure.append([f"{row['threshold']:g}", *(f"{one['accuracy']:.3f} at {one['mean_share']:.0%}" for one in at)])
+    notes = [
+        f"{name}: {one['data']}, {one['counts']['train']} / {one['counts']['test']} recordings of "
+        f"{one['median_seconds']:.3g} s (median), 1 seed; the answer lags behind by {one['delay_seconds']:.2f} s, "
+        "which counts as not heard."
+        for name, one in results["sets"].items()
     ]
-    counts, seconds = results["counts"], results["median_seconds"]
-    note = (
-        f"Preset `live` on {results['data']}, {counts['train']} / {counts['test']} recordings of {seconds:.2f} s "
-        f"(median), 1 seed; the answer lags behind by {results['delay_seconds']:.2f} s, which counts as not heard; "
-        f"{_where(results)}."
-    )
     return [
-        *markdown(["heard", "accuracy"], rows),
+        *markdown(["heard", *(f"accuracy, {name}" for name in results["sets"])], heard),
         "",
-        *markdown(["decides when the probability reaches", "accuracy", "mean share heard by then"], sure),
+        *markdown(
+            ["decides at a probability of", *(f"accuracy and mean share, {name}" for name in results["sets"])], sure
+        ),
         "",
-        note,
+        f"Preset `live`. {' '.join(notes)} {_where({**results, 'sets': {}})}.",
     ]
 
 

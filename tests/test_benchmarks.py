@@ -26,6 +26,8 @@ SCRIPTS = ("record", "sets", "tables", *MEASURING)
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """name -> the module of that script, imported as when it is started, and forgotten afterwards."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for name in SCRIPTS:  # tests/streaming is a module of that name, too
+        monkeypatch.delitem(sys.modules, name, raising=False)
     before, threads = set(sys.modules), torch.get_num_threads()
     yield importlib.import_module
     torch.set_num_threads(threads)
@@ -112,11 +114,13 @@ def test_exact_streams_are_exact(script, tmp_path):
 
 def test_early_decisions_run(script, tmp_path, monkeypatch):
     early = script("early_decisions")
-    data, name = early.load(quick=True)
+    data, name = early.load("digits", quick=True)
     few = [example for example in data if example.split == "train"][::8] + [e for e in data if e.split == "test"][::12]
-    monkeypatch.setattr(early, "load", lambda quick: (replace(data, examples=tuple(few)), name))
-    early.main(["--quick", "--out", str(tmp_path / "results.json")])
-    found = json.loads((tmp_path / "results.json").read_text())
+    monkeypatch.setattr(early, "load", lambda which, quick: (replace(data, examples=tuple(few)), name))
+    early.main(["--quick", "--sets", "digits", "--out", str(tmp_path / "results.json")])
+    results = json.loads((tmp_path / "results.json").read_text())
+    found = results["sets"]["digits"]
+    assert script("tables").early_decisions(results)
     assert found["shares"] == [round((i + 1) / 20, 2) for i in range(20)]
     assert len(found["accuracy"]) == 20
     assert 0 <= found["final"] <= 1

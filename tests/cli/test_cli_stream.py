@@ -166,12 +166,16 @@ def test_ctrl_c_ends_with_a_final_line(runs: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, str(runs / "seen"), str(tmp_path / "grows.csv"), "--follow", "--quiet"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )  # fmt: skip
     assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["final"] is False
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    rest, messages = process.communicate(timeout=60)
+    try:
+        assert json.loads(process.stdout.readline())["final"] is False
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        rest, messages = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert [json.loads(line)["final"] for line in rest.splitlines()][-1] is True
     assert messages == ""

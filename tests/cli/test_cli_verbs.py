@@ -111,7 +111,11 @@ def test_ctrl_c_says_how_to_go_on_and_the_resumed_run_has_the_same_bits(tmp_path
     command = [sys.executable, "-m", "crnn.cli.main", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, *options, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, *options, "--out", str(tmp_path / "cut")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("epoch")
