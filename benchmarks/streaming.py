@@ -29,12 +29,9 @@ from torch import Tensor, nn
 
 from crnn.compress.int8 import quantise
 from crnn.data.read import from_arrays
-from crnn.export.c import export_c
 from crnn.model import Inputs, Model
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec
-from crnn.program.lower import lower
-from crnn.program.program import Program
 from crnn.program.tables import tabulate
 from crnn.sequences import pad
 from crnn.streaming.engine import NativeEngine
@@ -70,10 +67,6 @@ def make_model() -> Model:
 
 def make_frames(count: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((count, CHANNELS)).astype(np.float32)
-
-
-def program_of(model: Model) -> Program:
-    return lower(model.network, model.task, temperature=model.temperature, peaks=model.peaks)
 
 
 class Eager(nn.Module):
@@ -247,29 +240,19 @@ class CFile:
 
 def build(model: Model, folder: Path, flags: list[str]) -> CFile:
     """Export, compile with the driver, and count the bytes of code."""
-    program = program_of(model)
-    export_c(program, folder, name="bench", reference=model_outputs(model))
+    model.export("c", folder, name="bench")
     (folder / "driver.c").write_text(DRIVER)
     compile_c(["-O3", "-std=gnu11", *flags, "driver.c", "bench.c", "-o", "driver", "-lm"], folder)
     compile_c(["-O2", "-std=c99", "-c", "bench.c", "-o", "bench.o"], folder)
     text = int(
         subprocess.run(["size", "bench.o"], cwd=folder, capture_output=True, text=True, check=True).stdout.split()[6]
     )
-    tables = tabulate(program)
+    tables = tabulate(model.program())
     return CFile(folder / "driver", text - tables.weights.nbytes - tables.bytes.nbytes)
 
 
 def compile_c(arguments: list[str], folder: Path) -> None:
     subprocess.run(["cc", *arguments], cwd=folder, check=True)
-
-
-def model_outputs(model: Model) -> Callable[[Any], NDArray[np.float32]]:
-    """Sequences -> the model's outputs, as exporters ask for them."""
-
-    def outputs(rows: Any) -> NDArray[np.float32]:
-        return model.outputs([np.asarray(row) for row in rows]).numpy()  # type: ignore[no-any-return]
-
-    return outputs
 
 
 def cpu_microseconds(step: Callable[[int], object], count: int) -> float:
@@ -308,7 +291,7 @@ def time_steps(model: Model, compressed: Model, rounds: int, steps: int) -> tupl
 
 def engine_outputs(model: Model, rows: list[NDArray[np.float32]]) -> Tensor:
     """The outputs of the native engine, 8 bits and all."""
-    engine = NativeEngine(program_of(model))
+    engine = NativeEngine(model.program())
     found = []
     for row in rows:
         state = engine.start()
@@ -337,7 +320,7 @@ def contenders(model: Model, compressed: Model, frames: NDArray[np.float32]) -> 
         OnnxRival(int8),
     )
     eager = Eager(model.network)
-    engine, engine8 = NativeEngine(program_of(model)), NativeEngine(program_of(compressed))
+    engine, engine8 = NativeEngine(model.program()), NativeEngine(compressed.program())
     state, state8, stream = engine.start(), engine8.start(), model.stream()
     check_agreement(model, engine, OnnxRival(graph.SerializeToString()), Eager(model.network), frames)
 
@@ -377,7 +360,7 @@ def check_agreement(
 
 def time_many(model: Model, rounds: int) -> tuple[list[float], list[float]]:
     """Microseconds a frame with a thousand streams, each of which gets one frame in turn: ours, ONNX Runtime's."""
-    engine = NativeEngine(program_of(model))
+    engine = NativeEngine(model.program())
     states = np.stack([engine.start() for _ in range(STREAMS)])
     rows, frames = np.arange(STREAMS), make_frames(STREAMS)[:, None]
     rival = OnnxRival(rival_graph(model.network).SerializeToString())

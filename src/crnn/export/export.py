@@ -144,12 +144,6 @@ def _reference(
 
 
 def _to_c(job: Job) -> Written:
-    where = job.program.why_no_stream()
-    if where is not None:
-        raise ExportError(
-            f"{where}: this layer needs the end of the sequence before its first output, and the C file takes frames "
-            "as they come; train with --preset live, or export to onnx or keras, which take whole sequences"
-        )
     from crnn.export.c import export_c
 
     return export_c(job.program, job.out, name=job.name, reference=job.reference, overwrite=job.overwrite)

@@ -474,7 +474,10 @@ def fold(nodes: Sequence[Node]) -> tuple[Node, ...]:
         else:
             place.append(len(done))
             done.append(replace(node, inputs=inputs))
-        (alone.add if readers[i] == 1 else alone.discard)(place[-1])
+        if readers[i] == 1:
+            alone.add(place[-1])
+        else:
+            alone.discard(place[-1])  # a folded node is read by whatever reads its affine map
     return tuple(done)
 
 
