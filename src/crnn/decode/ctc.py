@@ -6,6 +6,7 @@ parts: `push` gives the labels that can no longer change, `pending` those that s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -104,7 +105,7 @@ def decode(decoder: Decoder, log_probs: Frames) -> list[Span]:
 
 def frames_needed(labels: Sequence[int]) -> int:
     """Output frames that a transcript needs at least: one a label, and a blank between equal neighbours."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 class Alignment(NamedTuple):

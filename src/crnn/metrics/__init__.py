@@ -1,1 +1,4 @@
-"""Measures that torchmetrics and scikit-learn lack: `bootstrap` (intervals), `calibration` (error, temperature)."""
+"""Measures that torchmetrics and scikit-learn lack.
+
+`bootstrap` (intervals), `calibration` (error, temperature), `edits` (error rates of text), `text` (named profiles).
+"""

@@ -5,13 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
-PLAIN = {
-    **dict.fromkeys("‘’‚‛′ʼ`´", "'"),
-    **dict.fromkeys("“”„‟″«»", '"'),
-    **dict.fromkeys("‐‑‒–—―−", "-"),
-    **{"…": "...", "\u00a0": " ", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ſ": "s"},
-}
-_TABLE = str.maketrans(PLAIN)
+_LIKE = {"'": "‘’‚‛′ʼ`´", '"': "“”„‟″«»", "-": "‐‑‒–—―−", " ": "\u00a0", "...": "…", "s": "ſ"}
+_LIKE |= {"ff": "ﬀ", "fi": "ﬁ", "fl": "ﬂ", "ffi": "ﬃ", "ffl": "ﬄ"}
+_TABLE = {ord(shape): plain for plain, shapes in _LIKE.items() for shape in shapes}
 
 
 def exact(text: str) -> str:

@@ -1,0 +1,80 @@
+"""Prefix beam search against the sum over all paths, and against itself in chunks."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from all_paths import outputs, paths
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn.decode.beam import BeamConfig, BeamSearch
+from crnn.decode.ctc import Greedy, align, decode
+
+WIDE = BeamConfig(width=10_000, min_log_prob=-1000.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wide_beam_is_the_sum_over_all_paths(seed):
+    log_probs = outputs(5, 3, seed)
+    total: dict[tuple[int, ...], float] = {}
+    for _, text, score in paths(log_probs):
+        total[text] = np.logaddexp(total.get(text, -math.inf), score)
+    search = BeamSearch(WIDE)
+    search.push(log_probs)
+    found = search.hypotheses()
+    assert {tuple(h.labels) for h in found} == set(total)
+    for hypothesis in found:
+        assert hypothesis.score == pytest.approx(total[tuple(hypothesis.labels)], abs=1e-9)
+    assert tuple(found[0].labels) == max(total, key=total.get)
+
+
+def test_the_sum_of_paths_can_beat_the_best_path():
+    # Graves 2012, figure 7.5: the best path is all blank, the most probable transcript is one label
+    log_probs = np.log([[0.6, 0.4], [0.6, 0.4]])
+    assert decode(Greedy(), log_probs) == []
+    assert [span.label for span in decode(BeamSearch(), log_probs)] == [1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_times_are_those_of_the_best_path_of_the_transcript(seed):
+    log_probs = outputs(12, 4, seed) * 2
+    log_probs -= np.logaddexp.reduce(log_probs, 1, keepdims=True)
+    spans = decode(BeamSearch(WIDE), log_probs[:8])
+    best = align(log_probs[:8], [span.label for span in spans])
+    assert [span[:3] for span in spans] == [span[:3] for span in best.spans]
+    assert [span.confidence for span in spans] == pytest.approx([span.confidence for span in best.spans])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(0, 200), max_size=6))
+def test_a_stream_equals_the_whole_for_any_chunks_and_interruptions(seed, cuts):
+    log_probs = outputs(200, 4, seed) * 2
+    log_probs -= np.logaddexp.reduce(log_probs, 1, keepdims=True)
+    config = BeamConfig(width=6)
+    whole = decode(BeamSearch(config), log_probs)
+    search, found = BeamSearch(config), []
+    for part in np.split(log_probs, sorted(cuts)):
+        found += search.push(part)
+        again = BeamSearch(config)
+        again.restore(json.loads(json.dumps(search.state())))
+        search = again
+    assert found, "something becomes final before the end"
+    assert found + search.finish() == whole
+
+
+def test_memory_stays_bounded_on_a_long_stream():
+    best = np.tile([0, 1, 1, 0, 2, 0, 3], 500)
+    log_probs = np.log(0.02 + 0.92 * np.eye(4)[best])
+    search, count = BeamSearch(), 0
+    sizes = []
+    for part in np.split(log_probs, 35):
+        count += len(search.push(part))
+        sizes.append(len(json.dumps(search.state())))
+    assert count + len(search.finish()) == 1500
+    assert max(sizes[5:]) < 1.5 * max(sizes[:5])
+
+
+def test_an_empty_sequence_has_no_labels():
+    assert decode(BeamSearch(), np.zeros((0, 3))) == []
