@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crnn.data.augment import AugmentConfig
+from crnn.data.augment_images import ImageAugmentConfig
 from crnn.data.split import SplitConfig
 from crnn.models.network import Network
 from crnn.nn.head import HeadConfig
@@ -138,6 +139,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
     "train": lambda: options_table(TrainConfig),
     "augment": lambda: options_table(AugmentConfig),
+    "augment_image": lambda: options_table(ImageAugmentConfig),
     "split": lambda: options_table(SplitConfig),
     "classify": lambda: options_table(ClassifyConfig),
     "regress": lambda: options_table(RegressConfig),

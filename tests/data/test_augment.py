@@ -40,7 +40,7 @@ def ragged(junk=0.0, features=(6,)):
 
 def test_every_step_is_tried_here():
     tried = {name for name in STEPS if any(name in options for options in EACH.values())}
-    assert tried == set(STEPS)
+    assert tried == set(STEPS) - {"image"}  # for columns of pixels only: test_augment_images
 
 
 def test_off_by_default():

@@ -1,6 +1,7 @@
 """Augmentation: random changes of training sequences that keep what they mean. All off by default.
 
-For waveforms and series as they are read, and for spectrograms given as (batch, time, bins).
+For waveforms and series as they are read, and for spectrograms given as (batch, time, bins). `augment_images` has the
+changes that only line images know.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from crnn.config import config
+from crnn.data.augment_images import ImageAugmentConfig, augment_images
 from crnn.errors import ConfigError, ShapeError
 from crnn.sequences import Sequences, pad
 
@@ -54,6 +56,8 @@ class AugmentConfig:
     """Widest such band, as a share of the channels."""
     channel_drop: float = 0.0
     """Probability that a channel is replaced by its mean; one channel is always kept."""
+    image: ImageAugmentConfig = ImageAugmentConfig()
+    """For line images: slant, elastic, ink, blur, ..."""
     mixup: float = 0.0
     """Blend pairs of sequences and their targets with a weight drawn from Beta(mixup, mixup); 0.2 is usual."""
     mixup_match: bool = False
@@ -263,6 +267,11 @@ def channel_drop(x: Sequences, config: AugmentConfig, generator: Generator) -> S
     return _fill_mean(x, dropped.reshape(batch, *(1,) * (x.data.dim() - 2), channels))
 
 
+def image(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
+    """What printing and scanning do to a line image."""
+    return augment_images(x, config.image, generator)
+
+
 Step = Callable[[Sequences, AugmentConfig, Generator], Sequences]
 
 STEPS: dict[str, Step] = {
@@ -270,6 +279,7 @@ STEPS: dict[str, Step] = {
     "stretch": stretch,
     "time_warp": time_warp,
     "time_shift": time_shift,
+    "image": image,
     "rotate": rotate,
     "scale": scale,
     "noise": noise,
