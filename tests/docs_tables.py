@@ -20,7 +20,7 @@ from crnn.models.network import Network
 from crnn.nn.head import HeadConfig
 from crnn.nn.layers import LAYERS
 from crnn.nn.summary import SUMMARIES
-from crnn.presets import PRESETS
+from crnn.presets.registry import PRESETS
 from crnn.tasks.classify import ClassifyConfig
 from crnn.tasks.regress import RegressConfig
 from crnn.training.config import TrainConfig

@@ -11,7 +11,7 @@ import crnn
 from crnn.data.dataset import Dataset
 from crnn.data.read import from_arrays
 from crnn.model import Model
-from crnn.presets import PRESETS
+from crnn.presets.registry import PRESETS
 from crnn.run import Run
 
 QUICK = {"train.steps": 2, "train.batch_size": 4, "split.test": 0.0, "split.validation": 0.0}

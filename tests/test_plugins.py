@@ -7,7 +7,7 @@ from crnn.errors import ConfigError
 from crnn.nn import layers as layer_registry
 from crnn.nn.blocks import build_layers
 from crnn.nn.layers import Layer
-from crnn.presets import find_preset
+from crnn.presets.registry import find_preset
 from crnn.sequences import Sequences
 
 

@@ -25,7 +25,8 @@ from crnn.metrics.calibration import fit_temperature
 from crnn.model import FORMAT, Inputs, Model
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
-from crnn.presets import DataSummary, find_preset
+from crnn.presets.recipe import DataSummary
+from crnn.presets.registry import find_preset
 from crnn.report.evaluation import Evaluation, RunFacts, class_counts, versions
 from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.streaming.steps import EngineName

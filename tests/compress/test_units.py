@@ -12,7 +12,8 @@ from crnn.models.spec import NetworkSpec, spec_from_plain
 from crnn.nn.conv import Conv, Conv2d
 from crnn.nn.norm import Norm
 from crnn.nn.recurrent import Recurrent
-from crnn.presets import PRESETS, DataSummary
+from crnn.presets.recipe import DataSummary
+from crnn.presets.registry import PRESETS
 from crnn.sequences import pad
 from test_promises import sequences, settle
 

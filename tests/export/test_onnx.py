@@ -15,7 +15,8 @@ from crnn.export.onnx_ops import WRITERS
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
 from crnn.nn.head import HeadConfig
-from crnn.presets import DataSummary, find_preset
+from crnn.presets.recipe import DataSummary
+from crnn.presets.registry import find_preset
 from crnn.program import ops
 from crnn.program.lower import lower
 from crnn.sequences import pad

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from crnn.errors import ShapeError
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
-from crnn.presets import DataSummary, seed
+from crnn.presets.general import seed
+from crnn.presets.recipe import DataSummary
 from crnn.sequences import Sequences, pad
 
 SUMMARY = DataSummary("series", 3, None, 10, 12, 12, 12, 12, "classify", 4)

@@ -10,7 +10,9 @@ import yaml
 from crnn.config import to_plain
 from crnn.errors import ConfigError
 from crnn.models.spec import merge, set_path, spec_from_plain, to_yaml
-from crnn.presets import PRESETS, DataSummary, default
+from crnn.presets.general import default
+from crnn.presets.recipe import DataSummary
+from crnn.presets.registry import PRESETS
 
 SUMMARY = DataSummary("series", 3, None, 600, 300, 300, 100, 500, "classify", 4, has_missing=True, varied_scale=True)
 

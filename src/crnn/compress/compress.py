@@ -22,7 +22,7 @@ from crnn.errors import ConfigError, DataError, ModelError, SplitError
 from crnn.model import Model
 from crnn.models.rounding import in_8_bits
 from crnn.models.spec import spec_from_plain, to_yaml
-from crnn.presets import find_preset
+from crnn.presets.registry import find_preset
 from crnn.report.cost import embedded_of, measure_cost
 from crnn.report.evaluation import Evaluation, RunFacts
 from crnn.report.evaluation import evaluate as evaluate_model

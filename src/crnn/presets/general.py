@@ -1,41 +1,12 @@
-"""Presets: for data like this, which network and which training; one function a preset, its rule in plain sight."""
+"""Presets for one answer a sequence: for data like this, which network and which training; one function a preset."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from crnn.config import nearest
-from crnn.data.dataset import Kind
-from crnn.errors import ConfigError
 from crnn.nn.patterns import KERNELS
-from crnn.plugins import plugins
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """What a preset may look at; all of it from the training part alone."""
-
-    kind: Kind
-    num_channels: int
-    sample_rate: float | None
-    num_examples: int
-    mean_length: int
-    median_length: int
-    min_length: int
-    max_length: int
-    task: str
-    num_outputs: int
-    has_missing: bool = False
-    varied_scale: bool = False
-    """Series differ in scale by orders of magnitude: the spread of log standard deviations is above 1."""
-    vocabulary_size: int = 0
-
-
-Recipe = dict[str, Any]
-"""{"model": network spec, "train": training options, "task": task options}, as plain values."""
+from crnn.presets.recipe import DataSummary, Recipe
 
 
 def default(data: DataSummary) -> Recipe:
@@ -348,26 +319,3 @@ def _causal_residual(channels: int, kernel_sizes: tuple[int, int]) -> dict[str, 
     block = _residual(channels, kernel_sizes)
     layers = [{**layer, "padding": "causal"} if layer["type"] == "conv" else layer for layer in block["layers"]]
     return {**block, "layers": layers}
-
-
-PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
-    "default": default,
-    "live": live,
-    "seed": seed,
-    "lstm-fcn": lstm_fcn,
-}
-"""Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
-
-
-def find_preset(name: str, option: str = "--preset") -> Callable[[DataSummary], Recipe]:
-    """The preset of this name.
-
-    Args:
-        option: that gave it, for the message.
-    Raises:
-        ConfigError: unknown, with the nearest known name.
-    """
-    known = {**plugins("presets"), **PRESETS}
-    if name not in known:
-        raise ConfigError(f"{option} {name}: unknown preset{nearest(name, list(known))}")
-    return known[name]  # type: ignore[no-any-return]

@@ -1,0 +1,32 @@
+"""What a preset looks at, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from crnn.data.dataset import Kind
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a preset may look at; all of it from the training part alone."""
+
+    kind: Kind
+    num_channels: int
+    sample_rate: float | None
+    num_examples: int
+    mean_length: int
+    median_length: int
+    min_length: int
+    max_length: int
+    task: str
+    num_outputs: int
+    has_missing: bool = False
+    varied_scale: bool = False
+    """Series differ in scale by orders of magnitude: the spread of log standard deviations is above 1."""
+    vocabulary_size: int = 0
+
+
+Recipe = dict[str, Any]
+"""{"model": network spec, "train": training options, "task": task options}, as plain values."""

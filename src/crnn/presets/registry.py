@@ -1,0 +1,33 @@
+"""Every preset by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crnn.config import nearest
+from crnn.errors import ConfigError
+from crnn.plugins import plugins
+from crnn.presets.general import default, live, lstm_fcn, seed
+from crnn.presets.recipe import DataSummary, Recipe
+
+PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
+    "default": default,
+    "live": live,
+    "seed": seed,
+    "lstm-fcn": lstm_fcn,
+}
+"""Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
+
+
+def find_preset(name: str, option: str = "--preset") -> Callable[[DataSummary], Recipe]:
+    """The preset of this name.
+
+    Args:
+        option: that gave it, for the message.
+    Raises:
+        ConfigError: unknown, with the nearest known name.
+    """
+    known = {**plugins("presets"), **PRESETS}
+    if name not in known:
+        raise ConfigError(f"{option} {name}: unknown preset{nearest(name, list(known))}")
+    return known[name]  # type: ignore[no-any-return]
