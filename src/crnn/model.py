@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -18,22 +19,24 @@ from torch import Tensor
 import crnn
 from crnn.config import to_plain
 from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
-from crnn.data.dataset import Dataset, Kind
+from crnn.data.dataset import Dataset, Kind, frame_shape
 from crnn.data.read import OnBad, as_frame, from_arrays, read
 from crnn.data.readers.reader import number_channels
-from crnn.errors import DataError, ModelError, StreamError
+from crnn.errors import ConfigError, DataError, ModelError, StreamError
 from crnn.export.export import Exported, export
 from crnn.models.int8 import int8_weights, pack, unpack
 from crnn.models.network import Network, describe_timing
-from crnn.models.spec import spec_from_plain, to_yaml
+from crnn.models.spec import NetworkSpec, spec_from_plain, to_yaml
 from crnn.program.lower import lower
 from crnn.program.program import Program
 from crnn.report.cost import describe_cost
+from crnn.sequences import Ragged
 from crnn.streaming.steps import EngineName
 from crnn.streaming.stream import Stream
 from crnn.streaming.streamed import StreamedModel
 from crnn.streaming.streams import Streams
 from crnn.tasks.infer import find_task
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
 from crnn.training.outputs import compute_outputs
@@ -50,15 +53,17 @@ class Inputs:
     channel_names: tuple[str, ...]
     sample_rate: float | None
     vocabulary: tuple[str, ...] = ()
+    height: int | None = None
+    """Of images, in pixels."""
 
     @classmethod
     def of(cls, data: Dataset) -> Inputs:
-        return cls(data.kind, data.channel_names, data.sample_rate, data.vocabulary)
+        return cls(data.kind, data.channel_names, data.sample_rate, data.vocabulary, data.height)
 
     @property
     def features(self) -> tuple[int, ...]:
         """Shape of a frame."""
-        return () if self.kind == "symbols" else (len(self.channel_names),)
+        return frame_shape(self.kind, len(self.channel_names), self.height)
 
     def check(self, data: Dataset) -> None:
         """Raises DataError when data is of another kind, has other channels, or another rate."""
@@ -68,6 +73,11 @@ class Inputs:
             raise DataError(
                 f"{data.source}: found {_channels(data.channel_names)}, but the model takes "
                 f"{_channels(self.channel_names)}; give the same columns in the same order"
+            )
+        if data.height != self.height:
+            raise DataError(
+                f"{data.source}: found images {data.height} pixels high, but the model takes {self.height}; read them "
+                f"with height={self.height}"
             )
         unnamed = number_channels(len(self.channel_names))
         if unnamed not in (self.channel_names, data.channel_names) and data.channel_names != self.channel_names:
@@ -155,26 +165,37 @@ class Model:
         data = from_arrays(source, sample_rate=self.inputs.sample_rate)
         return replace(data, kind=self.inputs.kind) if data.channel_names else data
 
-    def outputs(self, source: Any, *, batch_size: int = 64) -> Tensor:
-        """(n, outputs) as the network gives them, logits divided by the temperature; the order of `source`."""
+    def outputs(self, source: Any, *, batch_size: int = 64) -> Any:
+        """(n, outputs) as the network gives them, logits divided by the temperature; the order of `source`.
+
+        Of a model that answers for every frame, a Ragged of (frames, outputs).
+        """
+        return self._outputs(self.read(source), batch_size)
+
+    def _outputs(self, data: Dataset, batch_size: int) -> Any:
         batches = Batches(
-            self.read(source),
+            data,
             batch_size,
             shuffle=False,
             seed=0,
             cache_bytes=ONE_PASS_CACHE,
             max_values=ONE_PASS_VALUES,
         )
-        return compute_outputs(self.network, batches) / self.temperature
+        outputs = compute_outputs(self.network, batches)
+        return outputs if isinstance(outputs, Ragged) else outputs / self.temperature
 
     def predict(self, source: Any, *, batch_size: int = 64) -> list[dict[str, Any]]:
-        """One prediction per sequence: {'label', 'probability', 'probabilities'} or {'value'}.
+        """One prediction per sequence: {'label', 'probability', 'probabilities'} or {'value'}; or as its task says.
 
         The same answers for any batch_size, order and padding.
         Args:
             source: whatever `read` takes.
         """
-        return self.task.predictions(self.outputs(source, batch_size=batch_size))
+        data = self.read(source)
+        outputs = self._outputs(data, batch_size)
+        if isinstance(self.task, StepTask):
+            return self.task.predictions(outputs, self.network.frames(torch.from_numpy(data.lengths), data.sample_rate))
+        return self.task.predictions(outputs)
 
     def predict_proba(self, source: Any, *, batch_size: int = 64) -> NDArray[np.float64]:
         """(n, classes) probabilities in the order of `model.task.labels`."""
@@ -320,10 +341,28 @@ class Model:
                 f"{where}: found outputs {config['outputs']!r}, but its task has {task.num_outputs}; damaged"
             )
         spec = spec_from_plain(config["model"], f"{where}: model")
+        try:
+            check_summary(task, spec)
+        except ConfigError as error:
+            raise ModelError(f"{where}: {error}") from None
         network = Network(spec, features=inputs.features, outputs=task.num_outputs)
         _load_weights(network, folder / "model.safetensors")
         network.eval()
         return cls(network, task, inputs, config["temperature"], config["origin"], _peaks_of(config, where))
+
+
+def check_summary(task: Task, spec: NetworkSpec) -> None:
+    """Raises ConfigError where a task needs a summary that the network lacks, or the other way."""
+    if task.per_step and spec.summary is not None:
+        raise ConfigError(
+            f"model.summary: task {task.name} answers for every frame, found a summary of type "
+            f"{spec.summary['type']!r}; set model.summary to null"
+        )
+    if not task.per_step and spec.summary is None:
+        raise ConfigError(
+            f"model.summary: task {task.name} gives one answer a sequence, found no summary; add one, such as "
+            "{type: mean} or {type: last}"
+        )
 
 
 def _channels(names: tuple[str, ...]) -> str:
@@ -374,6 +413,7 @@ def _inputs_of(config: dict[str, Any], where: Path) -> Inputs:
             channel_names=tuple(plain["channel_names"]),
             sample_rate=plain["sample_rate"],
             vocabulary=tuple(plain["vocabulary"]),
+            height=plain.get("height"),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(f"{where}: inputs: {_lack(error)}; the file is damaged, copy it again") from None

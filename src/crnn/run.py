@@ -22,7 +22,7 @@ from crnn.data.read import OnBad, read
 from crnn.data.split import SplitConfig, Splits, record, split
 from crnn.errors import ConfigError, DataError, ModelError, SplitError
 from crnn.metrics.calibration import fit_temperature
-from crnn.model import FORMAT, Inputs, Model
+from crnn.model import FORMAT, Inputs, Model, check_summary
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
 from crnn.presets.recipe import DataSummary
@@ -32,6 +32,7 @@ from crnn.report.evaluation import evaluate as evaluate_model
 from crnn.streaming.steps import EngineName
 from crnn.streaming.stream import Stream
 from crnn.tasks.infer import find_task, infer_task
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
 from crnn.training.config import TrainConfig
@@ -69,7 +70,7 @@ def train(
     out: str | Path | None = None,
     test: Any = None,
     task: str | None = None,
-    preset: str = "default",
+    preset: str | None = None,
     seed: int = 0,
     epochs: int | None = None,
     config: str | Path | dict[str, Any] | None = None,
@@ -97,7 +98,7 @@ def train(
         test: test data, when it lies elsewhere.
         labels, target, group, pattern, id, time, format, sample_rate, on_bad: as crnn.read takes them.
         task: "classify", "multilabel" or "regress"; inferred from the targets when None.
-        preset: which rule makes network and training out of what the data looks like.
+        preset: which rule makes network and training out of what the data looks like; the task's own when None.
         config: YAML file, or nested options, on top of the preset.
         settings: single options on top of everything, such as {"train.learning_rate": 1e-3}.
         overwrite: replace what is in `out`.
@@ -168,7 +169,7 @@ def check(
     data: Any,
     *,
     task: str | None = None,
-    preset: str = "default",
+    preset: str | None = None,
     labels: str | None = None,
     target: str | None = None,
     group: str | None = None,
@@ -192,14 +193,20 @@ def check(
     count = len(plan.parts.train)
     batch_size = plan.config.train.batch_size_for(count)
     length = plan_training(plan.config.train, batches=-(-count // batch_size), num_train=count, num_validation=0)
+    problems = plan.problems(network)
     found = check_data(
         data,
+        classes=not plan.task.per_step,
         out_lengths=network.body.out_lengths,
         macs_per_frame=network.body.macs_per_frame(),
         epochs=length.epochs,
         batch_size=batch_size,
     )
-    return replace(found, summary={**found.summary, "plan": plan.describe()})
+    return replace(
+        found,
+        problems=tuple(sorted((*problems, *found.problems), key=lambda problem: problem.level != "error")),
+        summary={**found.summary, "plan": plan.describe()},
+    )
 
 
 class Reading(NamedTuple):
@@ -241,6 +248,16 @@ class RunPlan:
         """The network before training, the same for the same seed."""
         torch.manual_seed(self.config.seed)
         return Network(self.config.model, features=self.parts.train.features, outputs=self.task.num_outputs)
+
+    def problems(self, network: Network) -> list[Problem]:
+        """Examples of any side that its task cannot use with the frames of this network."""
+        if not isinstance(self.task, StepTask):
+            return []
+        found: list[Problem] = []
+        for side in self.parts.sides.values():
+            frames = network.frames(torch.from_numpy(side.lengths), side.sample_rate)
+            found += self.task.find_problems(side.targets, [example.where for example in side], frames)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain values."""
@@ -301,8 +318,9 @@ class RunPlan:
                 "start a new run, or bring the old data back"
             )
         config = _run_config(plain["config"])
-        parts = split(data, config.split, seed=config.seed)
-        task = find_task(config.task).from_state(plain["task_state"])
+        cls_of_task = find_task(config.task)
+        parts = split(data, config.split, seed=config.seed, stratify=cls_of_task.stratify)
+        task = cls_of_task.from_state(plain["task_state"])
         return cls(config, parts, task, plain["why_task"], plain["fingerprint"], plain["source"])
 
 
@@ -523,7 +541,7 @@ def make_plan(
     asked: dict[str, Any],
     *,
     task: str | None,
-    preset: str,
+    preset: str | None,
     seed: int,
     source: dict[str, Any] | None = None,
 ) -> RunPlan:
@@ -534,13 +552,16 @@ def make_plan(
     Raises:
         ConfigError: an unknown preset, task or option. DataError, SplitError: what the data does not allow.
     """
-    make_recipe = find_preset(preset)
+    if preset is not None:
+        find_preset(preset)  # a misspelt one is found before anything is read
     settings = asked.get("settings", {})
     name, why = (task, "as asked") if task is not None else _infer_task(data)
     cls = find_task(name)
+    preset = cls.default_preset(data.kind) if preset is None else preset
+    make_recipe = find_preset(preset)
     split_options = {**SPLIT_OF_TASK.get(name, {}), **asked.get("split", {})}
     split_options = _with_settings({"split": split_options}, settings)["split"]
-    parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed)
+    parts = split(data, build_config(SplitConfig, split_options, "split"), seed=seed, stratify=cls.stratify)
     task_options = _with_settings({"task": asked.get("task", {})}, settings)["task"]
     try:
         fitted = cls.from_targets(parts.train.targets, build_config(cls.Config, task_options, "task"))
@@ -557,6 +578,7 @@ def make_plan(
     config = _run_config(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
+    check_summary(fitted, config.model)
     return RunPlan(config, parts, fitted, why, data.fingerprint(), source)
 
 
@@ -612,6 +634,7 @@ def summarise(train: Dataset, task: Task) -> DataSummary:
         has_missing=missing,
         varied_scale=varied,
         vocabulary_size=len(train.vocabulary),
+        height=train.height,
     )
 
 
@@ -671,6 +694,7 @@ def fit_plan(
     parts = plan.parts
     network = plan.make_network()
     _check_lengths(network, parts)
+    _check_targets(plan, network)
     with open_progress(quiet=quiet) as progress:
         history = fit(
             network,
@@ -683,7 +707,10 @@ def fit_plan(
             progress=watch or progress,
         )
     model = Model(network, plan.task, Inputs.of(parts.train), origin=_origin(plan))
-    if parts.validation is not None and plan.task.name in ("classify", "multilabel"):
+    if parts.validation is not None and isinstance(plan.task, StepTask):
+        frames = network.frames(torch.from_numpy(parts.validation.lengths), parts.validation.sample_rate)
+        plan.task.tune(model.outputs(parts.validation), parts.validation.targets, frames)
+    elif parts.validation is not None and plan.task.name in ("classify", "multilabel"):
         targets = plan.task.encode(parts.validation.targets, [e.where for e in parts.validation])
         model.temperature = fit_temperature(model.outputs(parts.validation), targets)
     return model, history
@@ -733,6 +760,15 @@ def _check_lengths(network: Network, parts: Splits) -> None:
                 f"({len(short)} of {len(side)} sequences are too short); use less pooling (--set model...), "
                 "or leave them out"
             )
+
+
+def _check_targets(plan: RunPlan, network: Network) -> None:
+    """Refuse, before training, targets that do not fit the network's frames."""
+    bad = [problem for problem in plan.problems(network) if problem.level == "error"]
+    if bad:
+        more = "".join(f"\n{problem}" for problem in bad[1:10])
+        rest = f"\nand {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise DataError(f"{bad[0]}{more}{rest}")
 
 
 def _origin(plan: RunPlan) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Sequences: a batch of sequences of different lengths, the one value that travels through every layer.
 
-Right-padded data beside the true lengths. Nobody guesses a length from zeros.
+Right-padded data beside the true lengths. Nobody guesses a length from zeros. Ragged is the same without padding, for
+what is kept of a whole data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -72,6 +75,52 @@ class Sequences(NamedTuple):
         """Move data and lengths as torch.Tensor.to does; lengths stay int64."""
         data = self.data.to(*args, **kwargs)  # type: ignore[call-overload]
         return Sequences(data, self.lengths.to(data.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Sequences one behind the other, without padding: the outputs or targets of a whole data set.
+
+    Shape:
+        data: (sum of lengths, *features); lengths: (n,) int64.
+    """
+
+    data: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Tensor]) -> Ragged:
+        """From tensors (length_i, *features), at least one."""
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=rows[0].device)
+        return cls(torch.cat(list(rows)), lengths)
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where each sequence ends in data."""
+        return [int(end) for end in self.lengths.cumsum(0).tolist()]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(length, *features) of one sequence; a view."""
+        end = self.ends[index]
+        return self.data[end - int(self.lengths[index]) : end]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def rows(self, indices: Tensor) -> Sequences:
+        """A padded batch of the sequences at these places, zero past the ends."""
+        return pad([self[i] for i in indices.tolist()])
+
+    def subset(self, indices: Sequence[int]) -> Ragged:
+        """The sequences at these places, in this order."""
+        return Ragged.of([self[i] for i in indices])
+
+    def to(self, device: torch.device | str) -> Ragged:
+        """The same on another device."""
+        return Ragged(self.data.to(device), self.lengths.to(device))
 
 
 def pad(sequences: Sequence[Tensor], *, length: int | None = None, value: float = 0.0) -> Sequences:

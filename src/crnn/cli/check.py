@@ -13,7 +13,7 @@ from crnn.cli import options
 def check(
     data: Annotated[str, typer.Argument(help="Folder or file of recordings, series or tables.")],
     task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
-    preset: Annotated[str, typer.Option(help="The network whose needs are checked.")] = "default",
+    preset: Annotated[str | None, typer.Option(help="The network whose needs are checked; the task's own.")] = None,
     labels: options.Labels = None,
     target: options.Target = None,
     group: options.Group = None,

@@ -24,7 +24,7 @@ def search(
         int | None, typer.Option(help="Held-out parts on which a trial is measured; 1 or 3 by the size of the data.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
-    preset: Annotated[str, typer.Option(help="What trials start from: default, live, seed or lstm-fcn.")] = "default",
+    preset: Annotated[str | None, typer.Option(help="What trials start from; the task's own if none.")] = None,
     labels: options.Labels = None,
     target: options.Target = None,
     group: options.Group = None,

@@ -16,7 +16,9 @@ def train(
     data: Annotated[str | None, typer.Argument(help="Folder or file of recordings, series or tables.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder to write.")] = None,
     task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
-    preset: Annotated[str, typer.Option(help="default, live, seed or lstm-fcn.")] = "default",
+    preset: Annotated[
+        str | None, typer.Option(help="default, live, seed, lstm-fcn, ...; the task's own where none is given.")
+    ] = None,
     labels: options.Labels = None,
     target: options.Target = None,
     group: options.Group = None,

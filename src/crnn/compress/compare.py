@@ -158,7 +158,7 @@ def native_engine(model: Model) -> NativeEngine | None:
         return None
 
 
-def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None = None) -> Tensor:
+def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None = None) -> Any:
     """As Model.outputs; of a model of 8 bits with every input rounded: by an engine, or in PyTorch without one."""
     if not model.peaks:
         return model.outputs(data)

@@ -78,8 +78,9 @@ def narrowed(network: Network, share: float) -> Network:
     narrow = _Narrow(share)
     spec = copy.deepcopy(to_plain(network.spec))
     kept = narrow.chain(network.body, spec["layers"], "body", "layers", _all(network.features), None)
-    values = narrow.summary(network.summary, spec["summary"], "summary", kept)
-    narrow.head(network.head, spec["head"], values)
+    if network.summary is not None:
+        kept = narrow.summary(network.summary, spec["summary"], "summary", kept)
+    narrow.head(network.head, spec["head"], kept)
     smaller = Network(spec_from_plain(spec), features=network.features, outputs=network.outputs)
     state = {name: narrow.tensors.get(name, tensor) for name, tensor in network.state_dict().items()}
     smaller.load_state_dict(state)

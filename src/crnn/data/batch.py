@@ -88,7 +88,7 @@ class Batches:
         self.lengths = torch.from_numpy(data.lengths)
         self.sizes = _even_sizes(len(data), batch_size)
         if max_values is not None:
-            frames = max_values // max(1, len(data.channel_names))
+            frames = max_values // data.frame_values
             self.sizes = _bounded_sizes(self.sizes, sorted(data.lengths.tolist()), frames)
         self.in_memory = data.num_bytes <= cache_bytes
         self._fill: Callable[[Tensor], Sequences] = _memory(data, self.lengths) if self.in_memory else self._read

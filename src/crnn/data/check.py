@@ -86,6 +86,7 @@ class Check:
 def check(
     data: Dataset,
     *,
+    classes: bool = True,
     out_lengths: OutLengths | None = None,
     macs_per_frame: float | None = None,
     epochs: int = 50,
@@ -96,6 +97,8 @@ def check(
 
     Args:
         data: as read with on_bad="skip", so that what the reader left out is in `data.problems` and is listed as well.
+        classes: whether targets are classes, label sets or numbers, which are looked through; a task of texts or
+            annotations looks at its own.
         out_lengths: of the network that shall be trained; finds sequences of which its pooling leaves nothing.
         macs_per_frame: multiply-adds of that network for one input frame; adds an estimate of training time.
         epochs, batch_size: for the estimates of time and memory.
@@ -109,7 +112,7 @@ def check(
         *data.problems,
         *scan.findings.problems(len(data)),
         *_check_channels(data, scan),
-        *_check_targets(data),
+        *_check_targets(data, classes),
         *_check_groups(data),
         *_check_lengths(data, out_lengths),
         *_check_duplicates(data.subset(scan.readable), scan.hashes),
@@ -196,6 +199,8 @@ def _look_at(example: Example, frames: NDArray[np.generic], data: Dataset, scan:
     scan.values += frames.size
     if data.kind == "symbols":
         return
+    if data.kind == "image":
+        frames = frames.transpose(0, 2, 1).reshape(-1, frames.shape[1])  # one value a pixel and channel
     finite, missing = np.isfinite(frames), np.isnan(frames)
     low = np.where(finite, frames, np.inf).min(0)
     high = np.where(finite, frames, -np.inf).max(0)
@@ -242,7 +247,7 @@ def _check_channels(data: Dataset, scan: _Scan) -> Iterator[Problem]:
             yield Problem(where, f"is {low:g} in every frame of every example; leave the channel out", "warning")
 
 
-def _check_targets(data: Dataset) -> Iterator[Problem]:
+def _check_targets(data: Dataset, classes: bool) -> Iterator[Problem]:
     targets = data.targets
     without = [example.where for example in data if example.target is None]
     if len(without) == len(data):
@@ -251,6 +256,8 @@ def _check_targets(data: Dataset) -> Iterator[Problem]:
     if without:
         place = f"{without[0]}{and_more(len(without))}"
         yield Problem(place, f"{len(without)} of {len(data)} examples have no target; add it or leave them out")
+    if not classes:
+        return
     kinds = {"a number" if isinstance(t, (int, float)) else "text" for t in targets if t is not None}
     if len(kinds) > 1:
         odd = _rarer_kind(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, overload
@@ -10,13 +11,15 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.data.annotation import Annotation
 from crnn.errors import DataError
 
-Target = str | float | tuple[str, ...] | None
-"""A class label, a number, a set of labels (multi-label), or nothing."""
+Target = str | float | tuple[str, ...] | Annotation | None
+"""A class label or a text, a number, a set of labels (multi-label), labels of frames or events, or nothing."""
 
-Kind = Literal["series", "audio", "symbols"]
-"""series: (time, channels) float32, NaN where missing; audio: (time, 1) float32, -1..1; symbols: (time,) int64 ids."""
+Kind = Literal["series", "audio", "symbols", "image"]
+"""series: (time, channels) float32, NaN where missing; audio: (time, 1) float32, -1..1; symbols: (time,) int64 ids;
+image: a line of text as (width, channels, height) float32, 0..1, ink high: its columns are the frames."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Example:
     length: int
     """Frames, at the data set's rate."""
     load: Callable[[], NDArray[np.generic]]
-    """Returns (length, channels) float32, or (length,) int64 for symbols. Cheap for data held in memory."""
+    """Returns (length, channels) float32, (length, channels, height) for images, or (length,) int64 for symbols. Cheap
+    for data held in memory."""
     target: Target = None
     group: str | None = None
     """Speaker, patient, subject: one group never stands on two sides of a split."""
@@ -70,6 +74,8 @@ class Dataset(Sequence[Example]):
     """What the reader could not use, or found odd."""
     vocabulary: tuple[str, ...] = ()
     """For symbols: the symbol of each id."""
+    height: int | None = None
+    """For images: rows of pixels."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -101,13 +107,18 @@ class Dataset(Sequence[Example]):
 
     @property
     def features(self) -> tuple[int, ...]:
-        """Shape of one frame: (channels,), or () for symbols."""
-        return () if self.kind == "symbols" else (len(self.channel_names),)
+        """Shape of one frame: (channels,), (channels, height) for images, or () for symbols."""
+        return frame_shape(self.kind, len(self.channel_names), self.height)
+
+    @property
+    def frame_values(self) -> int:
+        """Numbers in one frame."""
+        return math.prod(self.features)
 
     @property
     def num_bytes(self) -> int:
         """Size of the decoded data."""
-        return int(self.lengths.sum()) * (8 if self.kind == "symbols" else 4 * len(self.channel_names))
+        return int(self.lengths.sum()) * (8 if self.kind == "symbols" else 4 * self.frame_values)
 
     def fingerprint(self) -> str:
         """Hash of ids, lengths and targets, in order: names a data set in reports without reading its data."""
@@ -115,6 +126,13 @@ class Dataset(Sequence[Example]):
         for example in self.examples:
             digest.update(f"{example.id}\0{example.length}\0{example.target!r}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def frame_shape(kind: Kind, num_channels: int, height: int | None) -> tuple[int, ...]:
+    """Shape of one frame of such data."""
+    if kind == "symbols":
+        return ()
+    return (num_channels,) if height is None else (num_channels, height)
 
 
 def content_hash(example: Example) -> str:

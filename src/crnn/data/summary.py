@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn.data.annotation import Annotation, Events, StepLabels
 from crnn.data.dataset import Dataset, Target
 from crnn.data.split import official_sides
 
@@ -68,8 +69,18 @@ def count_classes(targets: Sequence[Target]) -> Counter[str]:
     """Examples of each class; of each label where there are several."""
     counts: Counter[str] = Counter()
     for target in targets:
-        counts.update(target if isinstance(target, tuple) else [] if target is None else [str(target)])
+        counts.update(_labels_of(target))
     return counts
+
+
+def _labels_of(target: Target) -> list[str]:
+    if target is None:
+        return []
+    if isinstance(target, Events):
+        return [event.label for event in target.items]
+    if isinstance(target, StepLabels):
+        return sorted(target.labels)
+    return list(target) if isinstance(target, tuple) else [str(target)]
 
 
 def and_more(count: int, shown: int = 1) -> str:
@@ -86,6 +97,8 @@ def _target_summary(data: Dataset) -> dict[str, Any]:
         values = np.array(numbers)
         parts = {"min": values.min(), "median": np.median(values), "max": values.max(), "std": values.std()}
         return {"kind": "numbers", **{name: float(value) for name, value in parts.items()}}
+    if all(isinstance(target, Annotation) for target in targets):
+        return {"kind": "frame labels or events", "counts": dict(sorted(count_classes(targets).items()))}
     kind = "labels" if any(isinstance(target, tuple) for target in targets) else "classes"
     return {"kind": kind, "counts": dict(sorted(count_classes(targets).items()))}
 

@@ -45,7 +45,7 @@ def bootstrap_interval(
     for i in range(num_resamples):
         index = _draw(members, len(targets), random)
         values[i] = metric(outputs[index], targets[index])
-    return _percentiles(values, level)
+    return percentile_interval(values, level)
 
 
 def bootstrap_mean(
@@ -75,7 +75,7 @@ def bootstrap_mean(
         size = min(block, num_resamples - start)
         times_drawn = random.multinomial(units, np.full(units, 1 / units), size=size)
         means[start : start + size] = (times_drawn @ sums) / (times_drawn @ counts)
-    return _percentiles(means, level)
+    return percentile_interval(means, level)
 
 
 def _members(groups: Sequence[str | None] | None, count: int) -> list[NDArray[np.int64]] | None:
@@ -95,7 +95,8 @@ def _draw(members: list[NDArray[np.int64]] | None, count: int, random: np.random
     return torch.from_numpy(np.concatenate([members[i] for i in random.integers(len(members), size=len(members))]))
 
 
-def _percentiles(values: NDArray[np.float64], level: float) -> Interval:
+def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """The interval of a metric from its value on every resample; NaN, undefined there, is left out."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return Interval(float("nan"), float("nan"))

@@ -16,21 +16,22 @@ from crnn.nn.summary import complete_summary
 
 @config
 class NetworkSpec:
-    """Layers in a row, a summary over time, a head.
+    """Layers in a row, a summary over time, a head; without a summary the head answers for every frame.
 
     Every option is checked when the spec is made, and written out with its default, so a saved spec says everything.
     """
 
     layers: list[dict[str, Any]]
     """Front-end first; each entry is {type: name of a registered layer, ...its options}."""
-    summary: dict[str, Any]
-    """{type: last | mean | max | attention | concat, ...}."""
+    summary: dict[str, Any] | None = None
+    """{type: last | mean | max | attention | concat, ...}; null for one answer a frame."""
     head: HeadConfig = HeadConfig()
     """From the summary to the outputs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", complete_layers(self.layers, "model.layers"))  # frozen: set once, here
-        object.__setattr__(self, "summary", complete_summary(self.summary, "model.summary"))
+        if self.summary is not None:
+            object.__setattr__(self, "summary", complete_summary(self.summary, "model.summary"))
 
 
 def spec_from_plain(values: dict[str, Any], where: str = "model") -> NetworkSpec:

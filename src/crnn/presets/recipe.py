@@ -26,6 +26,8 @@ class DataSummary:
     varied_scale: bool = False
     """Series differ in scale by orders of magnitude: the spread of log standard deviations is above 1."""
     vocabulary_size: int = 0
+    height: int | None = None
+    """Of images, in pixels."""
 
 
 Recipe = dict[str, Any]

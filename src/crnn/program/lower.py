@@ -59,7 +59,8 @@ def lower(
     at = builder.add(ops.Input(vocabulary=vocabulary), [], network.features or (1,), "input")
     with torch.no_grad():
         at = builder.layer(network.body, at, "")
-        at = builder.summary(network.summary, at, "summary")
+        if network.summary is not None:
+            at = builder.summary(network.summary, at, "summary")
         at = _lower_head(network.head, builder, at)
     scale, shift = task.units
     size = network.outputs

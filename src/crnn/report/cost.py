@@ -80,7 +80,7 @@ def measure_cost(
     """
     lengths = data.lengths
     median = int(np.median(lengths))
-    fits = max(1, ONE_PASS_VALUES // (median * max(1, len(data.channel_names))))
+    fits = max(1, ONE_PASS_VALUES // (median * data.frame_values))
     near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, fits)]
     batch = collate(data, near.tolist()).to(device_of(network))
     one = Sequences(batch.data[:1, : int(batch.lengths[0])], batch.lengths[:1])

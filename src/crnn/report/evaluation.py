@@ -22,16 +22,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import without_nan
+from crnn.data.annotation import Annotation
 from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
 from crnn.data.dataset import Dataset
 from crnn.data.split import Splits, find_seen, record
 from crnn.errors import DataError
-from crnn.metrics.bootstrap import bootstrap_interval
+from crnn.metrics.bootstrap import bootstrap_interval, percentile_interval
 from crnn.metrics.calibration import Bin, calibration_error
 from crnn.models.network import Network
+from crnn.nn.frames import Frames
 from crnn.report.cost import Cost, measure_cost
 from crnn.report.exactness import Exactness, measure_exactness
 from crnn.report.floor import Floor, FloorConfig, Form, Number, form_of, measure_floors
+from crnn.sequences import Ragged
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Table, Task
 from crnn.training.memory import RELEASE_ABOVE, release_memory
 from crnn.training.outputs import compute_outputs
@@ -340,39 +344,33 @@ def evaluate(
     if len(data) == 0:
         raise DataError(f"{data.source}: there are no examples to evaluate; expected at least 1")
     facts = facts or RunFacts()
-    targets = task.encode(data.targets, [example.where for example in data])
-    form = form_of(targets)
     batches = Batches(data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES)
-    raw = compute_outputs(network, batches)
+    outputs = compute_outputs(network, batches)
     del batches  # and with it what it kept decoded
     release_memory(RELEASE_ABOVE)
-    outputs = raw / temperature if temperature is not None and form != "values" else raw
-    scores = task.scores(outputs, targets)
-    predictions = task.predictions(outputs)
-    errors = example_errors(task, form, outputs, targets)
     groups = resampling_groups(data)
+    if isinstance(task, StepTask):
+        frames = network.frames(torch.from_numpy(data.lengths), data.sample_rate)
+        scored = score_steps(task, outputs, data, frames, groups=groups, resamples=resamples, seed=seed)
+    else:
+        scored = _score_sequences(task, outputs, data, temperature, groups=groups, resamples=resamples, seed=seed)
     return Evaluation(
         task=task.name,
-        form=form,
+        form=scored.form,
         labels=list(task.labels),
         primary=task.primary,
         higher_is_better=task.higher_is_better,
-        metrics=measure_intervals(
-            task, outputs, targets, scores.metrics, groups=groups, resamples=resamples, seed=seed
-        ),
+        metrics=scored.metrics,
         resampled="examples" if groups is None else "groups",
-        tables=scores.tables,
-        confusion=scores.confusion,
+        tables=scored.tables,
+        confusion=scored.confusion,
         floors=measure_floors(task, train, data, settings=floor_settings, seed=seed) if floors and train else [],
-        calibration=None if form == "values" else _calibration(form, raw, targets, temperature),
-        lengths=by_length(data, _mistakes(form, outputs, targets) if form != "values" else errors),
+        calibration=scored.calibration,
+        lengths=by_length(data, scored.length_errors),
         length_unit=length_unit(data),
-        length_measure="mean absolute error" if form == "values" else "share wrong",
-        worst=[
-            worst_example(data, i, predictions[i], float(errors[i]))
-            for i in _most_wrong(form, errors, outputs, targets)
-        ],
-        scatter=_scatter(predictions, data) if form == "values" else [],
+        length_measure=scored.length_measure,
+        worst=[worst_example(data, i, scored.predictions[i], error) for i, error in scored.worst],
+        scatter=scored.scatter,
         exactness=measure_exactness(network, task, data),
         cost=measure_cost(network, data, task=task, batch_size=batch_size, model_bytes=facts.model_bytes),
         leaks=find_leaks(data, train, recorded),
@@ -387,6 +385,109 @@ def evaluate(
         versions=versions(),
         facts=facts,
     )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is found out about one task's outputs."""
+
+    form: Form
+    metrics: dict[str, Measured]
+    predictions: list[dict[str, Any]]
+    worst: list[tuple[int, float]]
+    """Place and error of the examples that went most wrong, the worst first."""
+    length_errors: Tensor
+    """(examples,): what is drawn against length."""
+    length_measure: str
+    tables: list[Table]
+    confusion: list[list[int]] | None = None
+    calibration: Calibration | None = None
+    scatter: list[tuple[float, float]] = field(default_factory=list)
+
+
+def _score_sequences(
+    task: Task,
+    raw: Tensor,
+    data: Dataset,
+    temperature: float | None,
+    *,
+    groups: Sequence[str | None] | None,
+    resamples: int,
+    seed: int,
+) -> Scored:
+    """One answer a sequence."""
+    targets = task.encode(data.targets, [example.where for example in data])
+    form = form_of(targets)
+    outputs = raw / temperature if temperature is not None and form != "values" else raw
+    scores = task.scores(outputs, targets)
+    predictions = task.predictions(outputs)
+    errors = example_errors(task, form, outputs, targets)
+    is_value = form == "values"
+    return Scored(
+        form=form,
+        metrics=measure_intervals(
+            task, outputs, targets, scores.metrics, groups=groups, resamples=resamples, seed=seed
+        ),
+        predictions=predictions,
+        worst=[(i, float(errors[i])) for i in _most_wrong(form, errors, outputs, targets)],
+        length_errors=errors if is_value else _mistakes(form, outputs, targets),
+        length_measure="mean absolute error" if is_value else "share wrong",
+        tables=scores.tables,
+        confusion=scores.confusion,
+        calibration=None if is_value else _calibration(form, raw, targets, temperature),
+        scatter=_scatter(predictions, data) if is_value else [],
+    )
+
+
+def score_steps(
+    task: StepTask,
+    outputs: Ragged,
+    data: Dataset,
+    frames: Frames,
+    *,
+    groups: Sequence[str | None] | None,
+    resamples: int,
+    seed: int,
+    most: int = 8,
+) -> Scored:
+    """One answer a frame: scores are made of counts of each example, and the bootstrap draws rows of them."""
+    counts = task.count(outputs, data.targets, frames)
+    total = counts.sum(0)
+    errors = torch.from_numpy(np.asarray(task.errors(counts), np.float64))
+    order = [i for i in errors.argsort(descending=True, stable=True).tolist() if errors[i] > 0]
+    return Scored(
+        form="steps",
+        metrics=count_intervals(task, counts, groups=groups, resamples=resamples, seed=seed),
+        predictions=task.predictions(outputs, frames),
+        worst=[(i, float(errors[i])) for i in order[:most]],
+        length_errors=errors,
+        length_measure="error",
+        tables=task.tables(outputs, data.targets, frames, counts),
+        confusion=task.confusion(total),
+    )
+
+
+def count_intervals(
+    task: StepTask,
+    counts: NDArray[np.float64],
+    *,
+    groups: Sequence[str | None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Measured]:
+    """Every metric of a step task with its bootstrap interval, from the counts of each example."""
+    rows = torch.from_numpy(counts)
+    drawn: list[dict[str, float]] = []
+
+    def score(sample: Tensor, _: Tensor) -> float:
+        drawn.append(task.scores_of(sample.sum(0).numpy()))
+        return math.nan
+
+    bootstrap_interval(score, rows, rows, groups=groups, num_resamples=resamples, seed=seed)
+    return {
+        name: Measured(point, *percentile_interval(np.array([values[name] for values in drawn])))
+        for name, point in task.scores_of(counts.sum(0)).items()
+    }
 
 
 def measure_intervals(
@@ -479,8 +580,10 @@ def worst_example(data: Dataset, index: int, prediction: dict[str, Any], error: 
     """What is shown of an example that went wrong."""
     example = data[index]
     frames = example.load()
-    drawn = [] if data.kind == "symbols" else [thin(frames[:, c]) for c in _drawn_channels(frames)]
-    symbols = [data.vocabulary[int(i)] if data.vocabulary else str(i) for i in frames[:120]] if not drawn else []
+    drawn = [thin(frames[:, c]) for c in _drawn_channels(frames)] if data.kind in ("series", "audio") else []
+    symbols: list[str] = []
+    if data.kind == "symbols":
+        symbols = [data.vocabulary[int(i)] if data.vocabulary else str(i) for i in frames[:120]]
     predicted, confidence = _in_words(prediction)
     return WorstExample(
         id=example.id,
@@ -501,10 +604,14 @@ def _in_words(prediction: dict[str, Any]) -> tuple[str, float | None]:
         return prediction["label"], float(prediction["probabilities"][prediction["label"]])
     if "labels" in prediction:
         return ", ".join(prediction["labels"]) or "(none)", None
-    return f"{prediction['value']:.5g}", None
+    if "value" in prediction:
+        return f"{prediction['value']:.5g}", None
+    return str(prediction.get("text", "")), None
 
 
 def _target_text(target: Any) -> str:
+    if isinstance(target, Annotation):
+        return ", ".join(sorted(target.labels)) or "(none)"
     if isinstance(target, tuple):
         return ", ".join(target) or "(none)"
     return f"{target:.5g}" if isinstance(target, float) else str(target)
@@ -585,7 +692,7 @@ def class_counts(sides: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
     for side, data in sides.items():
         counts[side] = {}
         for target in data.targets:
-            if isinstance(target, float):
+            if isinstance(target, (float, Annotation)):
                 return {}
             for label in target if isinstance(target, tuple) else (str(target),):
                 counts[side][label] = counts[side].get(label, 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 from crnn.data.batch import load_example
 from crnn.data.dataset import Dataset
-from crnn.sequences import Sequences, pad
+from crnn.models.network import Network
+from crnn.sequences import Ragged, Sequences, pad
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 
 
@@ -49,7 +52,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 @torch.inference_mode()
 def measure_exactness(
-    network: nn.Module, task: Task, data: Dataset, *, num_examples: int = 64, max_values: int = 8_000_000
+    network: Network, task: Task, data: Dataset, *, num_examples: int = 64, max_values: int = 8_000_000
 ) -> Exactness:
     """Run examples alone, batched, and padded to 4x the longest with NaN in the padding; compare outputs.
 
@@ -62,14 +65,18 @@ def measure_exactness(
     try:
         batch = collate(data, _spread(data, num_examples, max_values)).to(device_of(network))
         valid = batch.unpad()
-        alone = torch.cat([network(Sequences(x[None], n[None])) for x, n in zip(valid, batch.lengths, strict=True)])
+        alone = _joined([network(Sequences(x[None], n[None])) for x, n in zip(valid, batch.lengths, strict=True)])
         junk = torch.nan if batch.data.is_floating_point() else max(len(data.vocabulary) - 1, 0)
-        batched = network(pad(valid, value=junk))
-        padded = network(pad(valid, length=4 * batch.data.shape[1], value=junk))
+        batched = _joined([network(pad(valid, value=junk))])
+        padded = _joined([network(pad(valid, length=4 * batch.data.shape[1], value=junk))])
     finally:
         network.train(was_training)
-    reference = task.predictions(alone.float().cpu())
-    others = [task.predictions(outputs.float().cpu()) for outputs in (batched, padded)]
+    if isinstance(task, StepTask):
+        frames = network.frames(batch.lengths, data.sample_rate)
+        reference, *others = (task.predictions(outputs, frames) for outputs in (alone, batched, padded))
+        alone, batched, padded = alone.data, batched.data, padded.data
+    else:
+        reference, *others = (task.predictions(outputs) for outputs in (alone, batched, padded))
     changed = [any(_differs(a, other[i]) for other in others) for i, a in enumerate(reference)]
     return Exactness(
         num_examples=len(valid),
@@ -81,10 +88,16 @@ def measure_exactness(
     )
 
 
+def _joined(outputs: list[Any]) -> Any:
+    """What a network gave for one batch after another, on the CPU."""
+    if isinstance(outputs[0], Sequences):
+        return Ragged.of([row.float().cpu() for part in outputs for row in part.unpad()])
+    return torch.cat(outputs).float().cpu()
+
+
 def _spread(data: Dataset, most: int, max_values: int) -> list[int]:
     """Positions spread evenly over the sorted lengths."""
-    width = max(1, len(data.channel_names))
-    fits = max(2, max_values // (4 * int(data.lengths.max()) * width))
+    fits = max(2, max_values // (4 * int(data.lengths.max()) * data.frame_values))
     count = min(len(data), most, fits)
     order = np.argsort(data.lengths, kind="stable")
     return order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))].tolist()  # type: ignore[no-any-return]

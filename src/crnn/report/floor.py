@@ -28,6 +28,7 @@ from crnn.config import config
 from crnn.data.dataset import Dataset
 from crnn.errors import DataError
 from crnn.sequences import pad
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 
 Signal = NDArray[np.float32]
@@ -38,13 +39,13 @@ Features = NDArray[np.float64]
 
 Scores = NDArray[np.float64]
 
-Form = Literal["classes", "labels", "values"]
-"""One class an example, a set of labels an example, or a number."""
+Form = Literal["classes", "labels", "values", "steps"]
+"""One class an example, a set of labels an example, a number, or an answer for every frame."""
 
 Number = Annotated[float, pydantic.BeforeValidator(lambda v: math.nan if v is None else v)]
 """NaN is written as null, for JSON has no NaN."""
 
-WHAT = {"audio": "log-mel frames", "symbols": "one-hot symbols", "series": "the series"}
+WHAT = {"audio": "log-mel frames", "symbols": "one-hot symbols", "series": "the series", "image": "columns of pixels"}
 """What a method of each kind of data works on."""
 
 NUM_MELS = 40
@@ -94,6 +95,8 @@ def measure_floors(
         DataError: one of the two sets is empty.
     """
     settings = settings or FloorConfig()
+    if isinstance(task, StepTask):
+        return STEP_FLOORS[task.name](task, train, test, settings, seed) if task.name in STEP_FLOORS else []
     for name, data in (("training", train), ("test", test)):
         if len(data) == 0:
             raise DataError(f"{data.source}: the {name} set for the floor is empty; expected at least 1 example")
@@ -122,6 +125,11 @@ def measure_floors(
         kept = {name: value for name, value in metrics.items() if method.keeps(name)}
         found.append(Floor(method.name, kept, f"{method.note}{cut}", method.source))
     return found
+
+
+StepFloor = Callable[[Any, Dataset, Dataset, FloorConfig, int], list[Floor]]
+STEP_FLOORS: dict[str, StepFloor] = {}
+"""Name of a step task -> (task, train, test, settings, seed) to its floors, scored with its own counts."""
 
 
 def form_of(targets: Tensor) -> Form:
@@ -346,6 +354,8 @@ def read_signal(data: Dataset, index: int, max_frames: int) -> Signal:
         signal = np.eye(max(len(data.vocabulary), 1), dtype=np.float32)[np.asarray(raw, dtype=np.int64)]
     elif data.kind == "audio":
         signal = log_mel(np.asarray(raw, dtype=np.float32).mean(1), data.sample_rate or 16000.0)
+    elif data.kind == "image":
+        signal = np.asarray(raw, dtype=np.float32).reshape(len(raw), -1)
     else:
         signal = fill_gaps(np.asarray(raw, dtype=np.float32))
     if len(signal) > max_frames:

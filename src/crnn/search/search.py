@@ -140,7 +140,7 @@ def search(
     space: str | Path | dict[str, Any] | None = None,
     rounds: int | None = None,
     task: str | None = None,
-    preset: str = "default",
+    preset: str | None = None,
     seed: int = 0,
     epochs: int | None = None,
     config: str | Path | dict[str, Any] | None = None,

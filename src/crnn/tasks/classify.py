@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import build_config, config, nearest, to_plain
+from crnn.data.annotation import Annotation
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
 from crnn.metrics.calibration import Calibration, calibration_error
@@ -183,6 +184,8 @@ def class_name(target: Target, where: str) -> str:
         raise DataError(f"{where}: found no target, expected a class; label it, or leave it out")
     if isinstance(target, tuple):
         raise DataError(f"{where}: found a set of labels {target!r}, expected one class; use --task multilabel")
+    if isinstance(target, Annotation):
+        raise DataError(f"{where}: found labels of frames or events, expected one class; use --task tag")
     if target != target or target in (float("inf"), float("-inf")) or target != int(target):
         raise DataError(f"{where}: found the number {target!r}, expected a class; use --task regress for values")
     return str(int(target))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import build_config, config, to_plain
+from crnn.data.annotation import Annotation
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
 from crnn.tasks.task import Scores, Table, Task
@@ -158,6 +159,8 @@ def number(target: Target, where: str) -> float:
         raise DataError(f"{where}: found no target, expected a number; fill it in, or leave the example out")
     if isinstance(target, tuple):
         raise DataError(f"{where}: found a set of labels {target!r}, expected a number; use --task multilabel")
+    if isinstance(target, Annotation):
+        raise DataError(f"{where}: found labels of frames or events, expected a number; use --task tag")
     try:
         value = float(target)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from crnn.data.dataset import Target
+from crnn.data.dataset import Kind, Target
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class Task(ABC):
     higher_is_better: bool
     activation: ClassVar[Literal["softmax", "sigmoid", "none"]] = "none"
     """What makes probabilities of the outputs."""
+    per_step: ClassVar[bool] = False
+    """True for a StepTask: one vector of outputs a frame, from a network without a summary."""
+    stratify: ClassVar[bool] = True
+    """Whether a split may be balanced by the targets: classes or numbers."""
+
+    @classmethod
+    def default_preset(cls, kind: Kind) -> str:
+        """The preset for data of this kind where none is asked for."""
+        return "default"
 
     @property
     def units(self) -> tuple[float, float]:

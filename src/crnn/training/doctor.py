@@ -19,7 +19,7 @@ from crnn.data.dataset import Dataset, Example
 from crnn.errors import TrainingError
 from crnn.nn.layers import Layer
 from crnn.nn.summary import Summary
-from crnn.sequences import Sequences
+from crnn.sequences import Ragged, Sequences
 
 ACTIVATIONS = ("ReLU", "ReLU6", "Activation", "Threshold")
 """Classes whose output can die: all zero, so that no gradient passes."""
@@ -87,9 +87,12 @@ class Doctor:
                 "before them can learn; lower train.learning_rate, or use another activation or initialisation"
             )
 
-    def check_outputs(self, outputs: Tensor, data: Dataset, place: str, rate: float) -> None:
+    def check_outputs(self, outputs: Tensor | Ragged, data: Dataset, place: str, rate: float) -> None:
         """Raises TrainingError for validation outputs that are not finite."""
-        rows = (~outputs.isfinite().all(1)).nonzero()[:, 0].tolist()
+        if isinstance(outputs, Ragged):
+            rows = [i for i, row in enumerate(outputs) if not row.isfinite().all()]
+        else:
+            rows = (~outputs.isfinite().all(1)).nonzero()[:, 0].tolist()
         if not rows:
             return
         if len(rows) == len(outputs):

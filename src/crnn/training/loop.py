@@ -21,7 +21,9 @@ from crnn.data.augment import Augment
 from crnn.data.batch import Batches
 from crnn.data.dataset import Dataset
 from crnn.errors import ConfigError
-from crnn.sequences import Sequences
+from crnn.nn.frames import Frames
+from crnn.sequences import Ragged, Sequences
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 from crnn.training.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from crnn.training.config import TrainConfig, make_plan
@@ -75,7 +77,8 @@ def fit(
     KeyboardInterrupt is raised. A second Ctrl-C stops at once, with the checkpoint before.
 
     Args:
-        network: maps Sequences to (batch, task.num_outputs); its fit_statistics, if any, is called on training data.
+        network: maps Sequences to (batch, task.num_outputs), or for a StepTask to Sequences of outputs; its
+            fit_statistics, if any, is called on training data.
         validation: chooses the best epoch and stops early; None keeps the last weights.
         out: the run folder; None writes no checkpoints.
         resume: go on from the checkpoint in `out`, with the same network, data and config.
@@ -130,14 +133,15 @@ class _Trainer:
                 f"{min(self.batches.sizes)} sequences, which cannot be shared by {self.ranks.size} processes; use "
                 "larger batches or fewer processes"
             )
-        self.targets = task.encode(train.targets, [example.where for example in train]).to(self.device)
+        self.targets = _encode(task, network, train).to(self.device)
+        if isinstance(task, StepTask):
+            task.check_augment(config.augment)
         if self.validation is not None:
             size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
             self.validation_batches = Batches(
                 self.validation, size, shuffle=False, seed=config.seed, cache_bytes=VALIDATION_CACHE
             )
-            places = [example.where for example in self.validation]
-            self.validation_targets = task.encode(self.validation.targets, places)
+            self.validation_targets = _encode(task, network, self.validation)
         self.plan = make_plan(
             config, batches=len(self.batches), num_train=len(train), num_validation=len(validation or ())
         )
@@ -223,13 +227,10 @@ class _Trainer:
             self.frames += count * frames
             if not is_cpu:
                 x, indices = x.to(self.device), indices.to(self.device)
-            x, targets = self._augmented(x, self.targets.index_select(0, indices))
+            x, targets = self._augmented(x, _rows(self.targets, indices))
             with self.autocast():
                 outputs = self.trained(x)
-            targets = self.ranks.joined(targets, count)
-            outputs = self.ranks.joined(outputs.float(), count, stop=self.interrupted)
-            loss = self.task.loss(outputs, targets)
-            self.unread_losses.append(loss.detach())
+            loss = self._loss(outputs, targets, count)
             if num_ranks > 1:  # each process has the gradients of its own rows, and their mean is taken
                 loss = loss * num_ranks
             if accumulate > 1:
@@ -242,6 +243,21 @@ class _Trainer:
                     return
             self._release(x)
 
+    def _loss(self, outputs: Any, targets: Any, count: int) -> Tensor:
+        """The loss of a batch of `count` sequences, whose gradient flows into this process's rows; noted for all."""
+        task = self.task
+        if isinstance(task, StepTask):
+            outputs = Sequences(outputs.data.float(), outputs.lengths)
+            share = self.ranks.share(task.weight(targets), stop=self.interrupted)
+            loss = task.loss(outputs, targets) * share if share else outputs.data.sum() * 0.0
+            self.unread_losses.append(self.ranks.total(loss.detach()))
+            return loss
+        targets = self.ranks.joined(targets, count)
+        outputs = self.ranks.joined(outputs.float(), count, stop=self.interrupted)
+        loss = task.loss(outputs, targets)
+        self.unread_losses.append(loss.detach())
+        return loss
+
     def _stops(self) -> bool:
         """Whether to stop here, on Ctrl-C: the same in all processes."""
         return self.interrupted if self.ranks.size == 1 else self.ranks.stop
@@ -253,7 +269,7 @@ class _Trainer:
             self.unreleased = 0
             release_memory(RELEASE_ABOVE)
 
-    def _augmented(self, x: Sequences, targets: Tensor) -> tuple[Sequences, Tensor]:
+    def _augmented(self, x: Sequences, targets: Any) -> tuple[Sequences, Any]:
         x = self.augment(x, self.generator)
         if not self.config.augment.mixup:
             return x, targets
@@ -348,6 +364,11 @@ class _Trainer:
     def _validate(self) -> tuple[float, dict[str, float]]:
         outputs = compute_outputs(self.evaluated, self.validation_batches, autocast=self.autocast)
         self.doctor.check_outputs(outputs, self.validation_batches.data, self.place, self.rate)
+        if isinstance(self.task, StepTask):
+            data = self.validation_batches.data
+            frames = _frames(self.network, data)
+            loss = self.task.loss_of_all(outputs, self.validation_targets)
+            return loss, self.task.monitor_steps(outputs, data.targets, frames)
         loss = float(self.task.loss(outputs, self.validation_targets))
         return loss, self.task.monitor(outputs, self.validation_targets)
 
@@ -489,6 +510,24 @@ class _Trainer:
         if kept and (self.best or self.average is not None):
             self.network.load_state_dict(kept)
         self.network.cpu().eval()
+
+
+def _frames(network: Any, data: Dataset) -> Frames:
+    """How the network's frames lie on those of the data."""
+    return network.frames(torch.from_numpy(data.lengths), data.sample_rate)  # type: ignore[no-any-return]
+
+
+def _encode(task: Task, network: nn.Module, data: Dataset) -> Any:
+    """All targets, as the task's loss takes them."""
+    places = [example.where for example in data]
+    if isinstance(task, StepTask):
+        return task.encode(data.targets, places, _frames(network, data))
+    return task.encode(data.targets, places)
+
+
+def _rows(targets: Any, indices: Tensor) -> Any:
+    """The targets of a batch."""
+    return targets.rows(indices) if isinstance(targets, Ragged) else targets.index_select(0, indices)
 
 
 def _random_name(name: str, rank: int) -> str:

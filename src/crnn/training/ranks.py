@@ -86,6 +86,28 @@ class Ranks:
         sizes = [len(range(rank, count, self.size)) for rank in range(self.size)]
         return torch.cat([own if r == self.rank else parts[r][: sizes[r]] for r in range(self.size)])
 
+    def share(self, own: Tensor, *, stop: bool = False) -> Tensor:
+        """This process's part of the weight of a batch, where each has the loss of its own rows; 1 for a process alone.
+
+        Args:
+            own: scalar: how much this process's rows count in a mean over all.
+            stop: whether this process asks all to stop.
+        """
+        if self.size == 1:
+            self.stop = stop
+            return (own > 0).float()
+        both = torch.stack([own.float(), own.new_tensor(float(stop))])
+        dist.all_reduce(both)
+        self.stop = bool(both[1])
+        return own / both[0].clamp(min=torch.finfo(torch.float32).tiny)
+
+    def total(self, own: Tensor) -> Tensor:
+        """The sum of a number over all processes."""
+        if self.size > 1:
+            own = own.clone()
+            dist.all_reduce(own)
+        return own
+
     def states(self, own: Tensor) -> list[Tensor]:
         """A byte tensor of every process, all of one size."""
         if self.size == 1:
