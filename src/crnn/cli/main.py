@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import crnn
-from crnn.cli import check, compress, evaluate, export, info, predict, search, stream, train
+from crnn.cli import check, compress, evaluate, export, info, lm, predict, search, stream, train
 from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
@@ -31,6 +31,7 @@ app.command("stream", help=stream.__doc__)(stream.stream)
 app.command("info", help=info.__doc__)(info.info)
 app.command("compress", help=compress.__doc__)(compress.compress)
 app.command("search", help=search.__doc__)(search.search)
+app.add_typer(lm.app, name="lm")
 
 
 def _version(show: bool) -> None:

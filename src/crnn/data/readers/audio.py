@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.data.dataset import Dataset, Example, Problem
-from crnn.data.readers.files import labelled_files, walk
+from crnn.data.readers.files import FoundFiles, labelled_files, walk
 from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset
 from crnn.errors import ConfigError, DataError, MissingExtraError
 
@@ -31,6 +31,22 @@ class AudioHeader(NamedTuple):
 
     frames: int
     sample_rate: int
+    start: int = 0
+    """First frame that is used, of a part."""
+
+
+def _part(header: AudioHeader, part: tuple[float, float | None]) -> AudioHeader:
+    """What of a recording is used, in frames.
+
+    Raises:
+        DataError: it lies behind the end.
+    """
+    start = round(part[0] * header.sample_rate)
+    end = header.frames if part[1] is None else round(part[1] * header.sample_rate)
+    if start >= header.frames or end > header.frames + header.sample_rate // 20:  # rounded times may pass the end
+        seconds = header.frames / header.sample_rate
+        raise DataError(f"part from {part[0]:g} to {part[1]} s, but the recording has {seconds:.2f} s; correct the row")
+    return AudioHeader(min(end, header.frames) - start, header.sample_rate, start)
 
 
 def read_audio(source: Source, options: ReadOptions) -> Dataset:
@@ -43,16 +59,24 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
     if options.sample_rate is not None and not options.sample_rate.is_integer():
         raise ConfigError(f"sample_rate: found {options.sample_rate}, expected a whole number of Hz for audio")
     found = labelled_files(source, SUFFIXES, options)
+    if isinstance(source, Path) and source.is_dir():
+        found.problems += _unreadable_kinds(source)
+    return read_found(found, options, str(source) if isinstance(source, Path) else f"{len(source)} files")
+
+
+def read_found(found: FoundFiles, options: ReadOptions, source: str) -> Dataset:
+    """The same for files that are known already, parts of recordings among them."""
     problems = found.problems
     headers: dict[str, AudioHeader] = {}
     for file in found.files:
         try:
-            headers[file.id], warning = read_header(file.path)
+            header, warning = read_header(file.path)
+            headers[file.id] = header if file.part is None else _part(header, file.part)
         except DataError as error:
-            problems.append(Problem(str(file.path), str(error).removeprefix(f"{file.path}: ")))
+            problems.append(Problem(file.where, str(error).removeprefix(f"{file.path}: ")))
             continue
         if warning:
-            problems.append(Problem(str(file.path), warning, "warning"))
+            problems.append(Problem(file.where, warning, "warning"))
     rate = int(options.sample_rate or _usual_rate(headers, source, problems))
     examples = []
     for file in found.files:
@@ -61,25 +85,22 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
         header = headers[file.id]
         length = resampled_length(header.frames, header.sample_rate, rate)
         if length == 0:
-            problems.append(Problem(str(file.path), f"found {header.frames} frames, none left at {rate} Hz; remove it"))
+            problems.append(Problem(file.where, f"found {header.frames} frames, none left at {rate} Hz; remove it"))
             continue
         load = functools.partial(load_audio, file.path, header, rate)
-        examples.append(Example(file.id, str(file.path), length, load, file.target, file.group, file.split))
-    if isinstance(source, Path) and source.is_dir():
-        problems += _unreadable_kinds(source)
-    name = str(source) if isinstance(source, Path) else f"{len(source)} files"
+        examples.append(Example(file.id, file.where, length, load, file.target, file.group, file.split))
     return make_dataset(
         examples,
         problems,
         kind="audio",
         channel_names=("audio",),
-        source=f"{name} ({found.how})",
+        source=f"{source} ({found.how})",
         sample_rate=float(rate),
         in_memory=False,
     )
 
 
-def _usual_rate(headers: dict[str, AudioHeader], source: Source, problems: list[Problem]) -> int:
+def _usual_rate(headers: dict[str, AudioHeader], source: str, problems: list[Problem]) -> int:
     """The most frequent rate, the higher one of two equally frequent; says so where rates are mixed."""
     counts = Counter(header.sample_rate for header in headers.values())
     if not counts:
@@ -88,7 +109,7 @@ def _usual_rate(headers: dict[str, AudioHeader], source: Source, problems: list[
     if len(counts) > 1:
         shown = ", ".join(f"{count} files at {hz} Hz" for hz, count in counts.most_common())
         what = f"mixed sample rates ({shown}): all are resampled to {rate} Hz; give sample_rate to choose another"
-        problems.append(Problem(str(source) if isinstance(source, Path) else "files", what, "warning"))
+        problems.append(Problem(source, what, "warning"))
     return rate
 
 
@@ -182,7 +203,8 @@ def load_audio(path: Path, header: AudioHeader, rate: int) -> NDArray[np.float32
     """
     soundfile = import_audio("soundfile")
     try:
-        data, rate_in = soundfile.read(path, dtype="float32", always_2d=True)
+        stop = header.start + header.frames if header.start else None
+        data, rate_in = soundfile.read(path, dtype="float32", always_2d=True, start=header.start, stop=stop)
     except soundfile.LibsndfileError as error:
         what = str(error.error_string).strip() or "cannot be decoded"
         raise DataError(f"{path}: unreadable ({what}); it is truncated or damaged: get the file again") from None

@@ -14,14 +14,18 @@ from crnn.config import nearest
 from crnn.data.dataset import Target
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import Split
+from crnn.data.readers.transcripts import TEXT_NAMES, is_text_column
 from crnn.errors import DataError
 
-TARGET_NAMES = ("target", "label", "class", "category", "y", "labels", "targets")
+TARGET_NAMES = ("target", "label", "class", "category", "y", "labels", "targets", *TEXT_NAMES)
 CLASS_NAMES = ("label", "class", "category", "labels")
 """Whole numbers in a column of this name are classes, however many there are."""
 ID_NAMES = ("id", "series", "case", "sample", "series_id", "case_id", "sample_id", "sequence_id")
 TIME_NAMES = ("time", "t", "timestamp", "step", "frame", "time_step", "timestep", "date", "datetime")
-FILE_NAMES = ("file", "filename", "file_name", "path", "filepath", "fname", "audio", "recording", "clip")
+FILE_NAMES = (
+    *("file", "filename", "file_name", "path", "filepath", "fname", "audio", "recording", "clip"),
+    *("audio_filepath", "audio_path", "audio_file", "wav", "image", "image_path", "image_file", "img"),
+)
 SPLIT_COLUMNS = ("split", "subset", "fold_name")
 SEPARATORS = ("|", ";")
 """Between several labels in one cell."""
@@ -54,7 +58,8 @@ def targets_of(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> list[
 
     One column of text: classes, or sets of labels where a cell holds '|' or ';'. Whole numbers and booleans: classes
     where the column is named label or class, or where there are at most 20 of them with two rows or more each on
-    average; else numbers. Other numbers stay numbers. Several columns of 0 and 1: the names of the columns that are 1.
+    average; else numbers. Other numbers stay numbers. A column named text, transcript, ... is free text, as it stands.
+    Several columns of 0 and 1: the names of the columns that are 1.
 
     Raises:
         DataError: several columns that are not all 0 and 1.
@@ -64,6 +69,8 @@ def targets_of(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> list[
     if len(names) > 1:
         return _several_columns(frame, names, where)
     column = frame[names[0]]
+    if is_text_column(names[0]):
+        return [text or None for text in column.cast(pl.String).to_list()]
     if column.dtype == pl.Boolean or column.dtype.is_integer():
         values = column.to_list()
         distinct = column.drop_nulls().n_unique()

@@ -27,9 +27,10 @@ from crnn.data.readers.layout import ROW
 from crnn.data.readers.official import SPLIT_NAMES
 from crnn.data.readers.reader import ReadOptions, Source, Split
 from crnn.data.readers.table import load_frame
+from crnn.data.readers.transcripts import Transcripts, is_text_column, read_transcript
 from crnn.errors import DataError
 
-INDEX_NAMES = ("index", "labels", "metadata")
+INDEX_NAMES = ("index", "labels", "metadata", "transcripts", "transcriptions")
 """Names of tables that are taken for the labels table when they lie in the folder and have a file and target column."""
 
 
@@ -45,6 +46,15 @@ class LabelledFile:
     target: Target = None
     group: str | None = None
     split: Split = None
+    part: tuple[float, float | None] | None = None
+    """Seconds from and to, where only a part of a recording is the sequence."""
+    named_in: str | None = None
+    """The row that names it, for messages."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.path}" if self.named_in is None else f"{self.named_in} ({self.path.name})"
 
 
 @dataclass
@@ -84,8 +94,8 @@ def walk(folder: Path) -> Iterator[str]:
 def labelled_files(source: Source, suffixes: tuple[str, ...], options: ReadOptions) -> FoundFiles:
     """All files with these suffixes, with their targets, groups and splits.
 
-    What says more wins: the labels table, then the pattern's {label}, then the class sub-folder. Top folders named
-    train, test and validation give the split.
+    What says more wins: the labels table, then the pattern's {label}, then a text beside each file (a.txt or a.gt.txt
+    for a.wav), then the class sub-folder. Top folders named train, test and validation give the split.
     Raises:
         DataError: no files; a labels table or pattern that cannot be used; a group that nothing gives.
     """
@@ -120,6 +130,10 @@ class Labels:
         self.table = _labels_path(root, options)
         self.rows: dict[str, Row] = {}
         self.table_has_target = False
+        self.root = root
+        self.transcripts: Transcripts | None = None
+        if root is not None and self.table is None and self.label_field is None:
+            self.transcripts = Transcripts(files, walk(root))
         if self.table is not None:
             self.rows, self.table_has_target = read_labels(self.table, files, options, self.pattern, problems)
         _refuse_unknown_group(options, self.pattern, self.table is not None)
@@ -132,6 +146,8 @@ class Labels:
             how = f"labels from {self.table}"
         elif self.label_field is not None:
             how = f"labels from file names {self.options.pattern}"
+        elif self.transcripts is not None and self.transcripts.found:
+            how = "text from files beside them"
         else:
             how = "labels from sub-folders" if self.in_folder else "no labels"
         return f"{how}, split by folders {', '.join(self.splits)}" if self.splits else how
@@ -151,6 +167,8 @@ class Labels:
             target = row.target
         elif self.label_field is not None:
             target = fields[self.label_field]
+        elif self.transcripts is not None and self.transcripts.found and self.root is not None:
+            target = read_transcript(self.root / self.transcripts.name_for(name))
         group = fields.get(self.options.group or "")
         split = self.splits.get(name.split("/")[0].lower())
         if "split" in fields:
@@ -311,6 +329,7 @@ def read_labels(
     target_names = pick_targets([name for name in names if name != file_column], asked, str(path))
     if not target_names and (pattern is None or _label_field(pattern, options) is None):
         raise DataError(f"{path}: found no target column among {', '.join(names)}; name one as target=")
+    is_text = len(target_names) == 1 and is_text_column(target_names[0])
     in_pattern = pattern is not None and options.group in pattern.fields and options.group not in names
     group = None if in_pattern else pick_column(names, options.group, (), str(path), "group")
     split = pick_column(names, None, SPLIT_COLUMNS, str(path), "split")
@@ -329,6 +348,8 @@ def read_labels(
         if name is None:
             what = f"file {text!r} is not there" if text else f"{file_column} is empty"
             problems.append(Problem(where, f"{what}; correct the name, or remove the row"))
+        elif is_text and not (isinstance(target, str) and target.strip()):
+            problems.append(Problem(where, "found an empty transcript, expected text; write it, or remove the row"))
         elif name in rows:
             problems.append(Problem(where, f"file {text!r} already stands in {rows[name].where}; keep one of the rows"))
         else:

@@ -8,6 +8,7 @@ from crnn.config import nearest
 from crnn.data.readers.arff import ARFF
 from crnn.data.readers.audio import AUDIO
 from crnn.data.readers.frames import FRAMES
+from crnn.data.readers.manifest import MANIFEST
 from crnn.data.readers.npy import NPY
 from crnn.data.readers.reader import Reader
 from crnn.data.readers.table import TABLE
@@ -16,7 +17,7 @@ from crnn.data.readers.ucr import UCR
 from crnn.errors import DataError
 from crnn.plugins import plugins
 
-READERS: tuple[Reader, ...] = (AUDIO, TS, UCR, ARFF, NPY, FRAMES, TABLE)
+READERS: tuple[Reader, ...] = (AUDIO, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
 """The first that claims a source reads it: recordings before the tables that describe them."""
 
 

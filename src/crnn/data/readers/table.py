@@ -19,6 +19,7 @@ from crnn.data.readers.reader import (
     Source,
 )
 from crnn.data.readers.text import is_number
+from crnn.data.readers.transcripts import is_text_column
 from crnn.errors import DataError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -106,6 +107,9 @@ def _load_csv(path: Path, header: Literal["required", "optional"]) -> pl.DataFra
         _refuse_missing_header(path, first.strip("\r\n").split(separator))
         has_header = True
     frame = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None, has_header=has_header)
+    free = [name for name in frame.columns if is_text_column(name)]
+    if free and has_header:  # "007" and "None" are text there
+        frame = frame.with_columns(pl.read_csv(path, separator=separator, columns=free, infer_schema=False))
     return frame.with_row_index(ROW, offset=2 if has_header else 1)  # as an editor counts
 
 

@@ -1,0 +1,57 @@
+"""Language models for transcribers: train one from text."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from crnn.cli import options
+
+app = typer.Typer(help="Language models for transcribers.", no_args_is_help=True)
+
+
+@app.callback()
+def _verbs() -> None:
+    """Language models for transcribers: crnn lm train TEXT... -o words.arpa."""
+
+
+@app.command("train")
+def train(
+    text: Annotated[list[str], typer.Argument(help="Text files, a sentence (or line) a line, UTF-8.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The ARPA file to write.")],
+    order: Annotated[int, typer.Option(help="Longest n-gram.")] = 3,
+    units: Annotated[str, typer.Option(help="words, or characters (a space is then written ▁).")] = "words",
+    form: Annotated[str, typer.Option(help="Unicode normal form, as the transcriber's.")] = "NFC",
+    lower: Annotated[bool, typer.Option("--lower", help="Lower case, for a transcriber of lower case text.")] = False,
+    held_out: Annotated[str | None, typer.Option(help="Text to give the perplexity of.")] = None,
+    json_: options.AsJson = False,
+) -> None:
+    """Train n-grams (modified Kneser-Ney) on TEXT and write them as ARPA."""
+    from crnn.data.codec import CodecConfig
+    from crnn.decode.ngram import train_ngrams
+    from crnn.decode.sentences import read_sentences
+    from crnn.errors import ConfigError
+
+    if units not in ("words", "characters"):
+        raise ConfigError(f"--units {units}: expected words or characters")
+    config = CodecConfig(form=form)  # type: ignore[arg-type]
+    file = options.writable(out, "--out")
+
+    def sentences(paths: list[str]) -> list[list[str]]:
+        return read_sentences(paths, form=config.form, characters=units == "characters", lower=lower)
+
+    model = train_ngrams(sentences(text), order)
+    model.save(file)
+    counts = [len(grams) for grams in model.probabilities]
+    perplexity = model.perplexity(sentences([held_out])) if held_out else None
+    if json_:
+        found = {"out": str(file), "order": model.order, "tokens": model.num_tokens, "ngrams": counts}
+        print(jsonlib.dumps(found | ({} if perplexity is None else {"perplexity": perplexity})))
+        return
+    sizes = ", ".join(f"{count:,} of {n}" for n, count in enumerate(counts, 1))
+    print(f"{file}: {units} up to {model.order}, {model.num_tokens:,} in the text; {sizes}")
+    if perplexity is not None:
+        print(f"perplexity of {held_out}: {perplexity:.1f}")
+    print(f"next     crnn predict RUN FILES --beam 16 --lm {file}")
