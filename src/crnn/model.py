@@ -138,7 +138,7 @@ class Model:
         """
         if isinstance(source, Dataset):
             data = source
-        elif isinstance(source, (str, Path)) or _are_paths(source) or as_frame(source) is not None:
+        elif _are_files(source) or as_frame(source) is not None:
             data = read(
                 source,
                 labels=labels,
@@ -147,9 +147,10 @@ class Model:
                 pattern=pattern,
                 id=id,
                 time=time,
-                format=format if isinstance(source, (str, Path)) or _are_paths(source) else None,
+                format=format if _are_files(source) else None,
                 channels=self.inputs.channel_names,
                 sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" else None,
+                height=self.inputs.height if _are_files(source) else None,
                 targets=targets,
                 on_bad=on_bad,
             )
@@ -371,6 +372,10 @@ def _channels(names: tuple[str, ...]) -> str:
 
 def _are_paths(source: Any) -> bool:
     return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(s, (str, Path)) for s in source)
+
+
+def _are_files(source: Any) -> bool:
+    return isinstance(source, (str, Path)) or _are_paths(source)
 
 
 def _how_it_streams(network: Network) -> str:

@@ -25,6 +25,7 @@ from crnn.metrics.calibration import fit_temperature
 from crnn.model import FORMAT, Inputs, Model, check_summary
 from crnn.models.network import Network
 from crnn.models.spec import NetworkSpec, merge, read_yaml, set_path, spec_from_plain, to_yaml
+from crnn.models.vgsl import read_vgsl
 from crnn.presets.recipe import DataSummary
 from crnn.presets.registry import find_preset
 from crnn.report.evaluation import Evaluation, RunFacts, class_counts, versions
@@ -83,6 +84,7 @@ def train(
     time: str | None = None,
     format: str | None = None,
     sample_rate: int | None = None,
+    height: int | None = None,
     on_bad: OnBad = "fail",
     overwrite: bool = False,
     quiet: bool = True,
@@ -96,7 +98,8 @@ def train(
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
         test: test data, when it lies elsewhere.
-        labels, target, group, pattern, id, time, format, sample_rate, on_bad: as crnn.read takes them.
+        labels, target, group, pattern, id, time, format, sample_rate, height, on_bad: as crnn.read takes them;
+            a network in VGSL brings its height.
         task: "classify", "multilabel" or "regress"; inferred from the targets when None.
         preset: which rule makes network and training out of what the data looks like; the task's own when None.
         config: YAML file, or nested options, on top of the preset.
@@ -106,11 +109,12 @@ def train(
         DataError: what is wrong with the data, and where.
         ConfigError: an unknown or impossible option; or `out` already holds a run.
     """
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad)
+    asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
+    height = asked["height"] if height is None else height
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height)
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
-    asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     if out is not None and was_restarted() and (Path(out) / "run.json").is_file():
         finished = (Path(out) / "metrics.json").is_file()
         if finished and not overwrite:
@@ -178,9 +182,10 @@ def check(
     time: str | None = None,
     format: str | None = None,
     sample_rate: int | None = None,
+    height: int | None = None,
 ) -> Check:
     """Everything that training on this data would trip over, and the configuration that it would use."""
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip")
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip", height)
     data = data if isinstance(data, Dataset) else options.read(data)
     try:
         plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
@@ -221,6 +226,7 @@ class Reading(NamedTuple):
     format: str | None = None
     sample_rate: int | None = None
     on_bad: OnBad = "fail"
+    height: int | None = None
 
     def read(self, source: Any) -> Dataset:
         """The data at a path, or arrays and tables in memory."""
@@ -507,7 +513,10 @@ def _read_all(data: Any, test: Any, options: Reading) -> Dataset:
 def asked_options(
     config: str | Path | dict[str, Any] | None, settings: dict[str, Any] | None, epochs: int | None
 ) -> dict[str, Any]:
-    """What the user asked for, unknown sections refused: {"model", "train", "split", "task", "settings"}."""
+    """What the user asked for, unknown sections refused: {"model", "train", "split", "task", "settings", "height"}.
+
+    A network in VGSL (model.vgsl) is spelt out as layers; it also says the height of line images, else None.
+    """
     asked = dict(config) if isinstance(config, dict) else read_yaml(config) if config is not None else {}
     where = "config" if isinstance(config, dict) or config is None else str(config)
     for section, values in asked.items():
@@ -526,12 +535,21 @@ def asked_options(
         _check_top_key(path)
     if epochs is not None:
         asked["train"] = {**asked.get("train", {}), "epochs": epochs}
-    return {**asked, "settings": dict(settings or {})}
+    singles = dict(settings or {})
+    model = dict(asked.get("model", {}))
+    text = singles.pop("model.vgsl", model.pop("vgsl", None))
+    height = None
+    if text is not None:
+        network = read_vgsl(str(text), "model.vgsl")
+        asked["model"], height = {**model, **network.model}, network.height
+    return {**asked, "settings": singles, "height": height}
 
 
 def _check_top_key(path: str) -> None:
     section, key = path.split(".")[:2]
     known = {"model": NetworkSpec, "train": TrainConfig, "split": SplitConfig}.get(section)
+    if path == "model.vgsl":
+        return
     if known is not None and key not in (names := [f.name for f in fields(known)]):  # type: ignore[arg-type]
         raise ConfigError(f"--set {path}: {section}.{key}: unknown option{nearest(key, names)}")
 
@@ -548,12 +566,19 @@ def make_plan(
     """What a run will do: preset, then config, then single settings; the task fitted on the training part.
 
     Args:
-        asked: sections of options ("model", "train", "split", "task") and "settings", as asked_options gives them.
+        asked: sections of options ("model", "train", "split", "task"), "settings" and "height", as asked_options gives
+            them.
     Raises:
-        ConfigError: an unknown preset, task or option. DataError, SplitError: what the data does not allow.
+        ConfigError: an unknown preset, task or option; a network for images of another height.
+        DataError, SplitError: what the data does not allow.
     """
     if preset is not None:
         find_preset(preset)  # a misspelt one is found before anything is read
+    if asked.get("height") not in (None, data.height):
+        raise ConfigError(
+            f"model.vgsl: the network takes images {asked['height']} pixels high, found "
+            f"{'no images' if data.height is None else f'{data.height}'} in {data.source}; read it with that height"
+        )
     settings = asked.get("settings", {})
     name, why = (task, "as asked") if task is not None else _infer_task(data)
     cls = find_task(name)

@@ -22,6 +22,7 @@ def check(
     time: options.Time = None,
     format_: options.Format = None,
     sample_rate: options.SampleRate = None,
+    height: options.Height = None,
     json_: options.AsJson = False,
 ) -> None:
     """Look at DATA as training would, and name everything it would trip over. Exit 0: can be trained on."""
@@ -39,6 +40,7 @@ def check(
         time=time,
         format=format_,
         sample_rate=sample_rate,
+        height=height,
     )
     if json_:
         print(jsonlib.dumps(found.to_dict(), indent=2))

@@ -24,6 +24,7 @@ Id = Annotated[str | None, typer.Option("--id", help="Column of a long table tha
 Time = Annotated[str | None, typer.Option(help="Column of a long table that orders the frames.")]
 Format = Annotated[str | None, typer.Option("--format", help="Name of the reader, where it is not found by itself.")]
 SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to this rate in hertz.")]
+Height = Annotated[int | None, typer.Option(help="Scale images of lines to this many pixels; 48 if not given.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]

@@ -27,12 +27,16 @@ def train(
     time: options.Time = None,
     format_: options.Format = None,
     sample_rate: options.SampleRate = None,
+    height: options.Height = None,
     test: Annotated[str | None, typer.Option(help="Test data, when it lies elsewhere.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data; the preset decides.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file of options, on top of the preset.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One option, such as train.learning_rate=1e-3.")
+    ] = None,
+    vgsl: Annotated[
+        str | None, typer.Option(help="A network for line images, as Tesseract and kraken write it: '[1,48,0,1 ...]'.")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this interrupted run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")] = False,
@@ -69,11 +73,12 @@ def train(
                 time=time,
                 format=format_,
                 sample_rate=sample_rate,
+                height=height,
                 test=test,
                 seed=seed,
                 epochs=epochs,
                 config=config,
-                settings=options.settings(set_ or []),
+                settings=options.settings(set_ or []) | ({} if vgsl is None else {"model.vgsl": vgsl}),
                 overwrite=overwrite,
                 on_bad="skip" if skip_bad else "fail",
                 quiet=quiet,

@@ -46,6 +46,7 @@ def read(
     time: str | None = None,
     lengths: Sequence[int] | NDArray[Any] | None = None,
     channels: Sequence[str] | None = None,
+    height: int | None = None,
     format: str | None = None,
     targets: bool = True,
     on_bad: OnBad = "fail",
@@ -64,6 +65,7 @@ def read(
         time: column of a long table that orders frames; usual names are found.
         lengths: for a padded array, the frames of each sequence.
         channels: columns of a table that are its data, in this order, where it has all of them; others are left out.
+        height: pixels to which images of lines are scaled; 48 when None.
         format: name of the reader; found from the source when None.
         targets: False for prediction: targets are left out, and none is missed.
         on_bad: 'fail' raises one error that lists the bad places; 'skip' leaves them out and keeps them in `problems`.
@@ -79,16 +81,16 @@ def read(
     if _is_path(source) or (isinstance(source, (list, tuple)) and source and all(_is_path(item) for item in source)):
         if lengths is not None:
             raise ConfigError("lengths: files know their lengths; expected an array as source")
-        options = _options(labels, target, group, pattern, sample_rate, id, time, channels)
+        options = _options(labels, target, group, pattern, sample_rate, id, time, channels, height)
         return settle(_read_files(source, options, format), on_bad, targets=targets)
-    for name, value in {"pattern": pattern, "format": format}.items():
+    for name, value in {"pattern": pattern, "format": format, "height": height}.items():
         if value is not None:
             raise ConfigError(f"{name}: only for files; the source is {type(source).__name__}")
     frame = as_frame(source)
     if frame is not None:
         if labels is not None or lengths is not None:
             raise ConfigError("labels and lengths: not for a table; name its target column as target")
-        options = _options(None, target, group, None, sample_rate, id, time, channels)
+        options = _options(None, target, group, None, sample_rate, id, time, channels, None)
         return settle(read_frame(frame, options, "table"), on_bad, targets=targets)
     for name, column in {"target": target, "id": id, "time": time}.items():
         if column is not None:
@@ -273,6 +275,7 @@ def _options(
     id: str | None,
     time: str | None,
     channels: Sequence[str] | None,
+    height: int | None,
 ) -> ReadOptions:
     if labels is not None and not _is_path(labels):
         raise ConfigError(f"labels: found {type(labels).__name__}, expected the path of a table")
@@ -290,6 +293,7 @@ def _options(
         id=id,
         time=time,
         channels=None if channels is None else tuple(channels),
+        height=height,
     )
 
 
@@ -322,6 +326,7 @@ def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None
             ("kind of data", data.kind, parts[0].kind),
             ("channels", len(data.channel_names), len(parts[0].channel_names)),
             ("frames per second", data.sample_rate, parts[0].sample_rate),
+            ("pixels of height", data.height, parts[0].height),
         ):
             if found != expected:
                 raise DataError(f"{path}: {what}: found {found}, expected {expected} as in {paths[0]}; read them apart")
@@ -338,6 +343,7 @@ def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None
         source=f"{paths[0]} and {len(paths) - 1} more",
         sample_rate=parts[0].sample_rate,
         in_memory=all(data.in_memory for data in parts),
+        height=parts[0].height,
     )
 
 

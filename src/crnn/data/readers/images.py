@@ -91,8 +91,8 @@ def scaled_width(size: tuple[int, int], height: int, where: str) -> int:
     if width < MIN_WIDTH:
         turned = "; if the line runs downwards, turn it" if size[1] > 4 * size[0] else ""
         raise DataError(
-            f"{where}: found an image of {size[0]} x {size[1]} pixels, which leaves {width} columns at height {height}; "
-            f"expected {MIN_WIDTH} or more: leave it out{turned}"
+            f"{where}: found an image of {size[0]} x {size[1]} pixels, which leaves {width} columns at height "
+            f"{height}, expected {MIN_WIDTH} or more; leave it out{turned}"
         )
     return width
 

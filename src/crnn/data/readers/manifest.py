@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from crnn.data.dataset import Dataset, Problem
-from crnn.data.readers import audio
+from crnn.data.readers import audio, images
 from crnn.data.readers.columns import (
     FILE_NAMES,
     SPLIT_COLUMNS,
@@ -29,7 +29,7 @@ from crnn.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 START_NAMES, END_NAMES = ("start", "offset", "begin"), ("end", "stop")
-KINDS = {"audio": (audio.SUFFIXES, audio.read_found)}
+KINDS = {"audio": (audio.SUFFIXES, audio.read_found), "image": (images.SUFFIXES, images.read_found)}
 """By kind of the files that are named: their suffixes, and what makes a data set of them."""
 
 
@@ -151,5 +151,5 @@ MANIFEST = Reader(
     suffixes=SUFFIXES,
     claims=_claims,
     read=read_manifest,
-    options=frozenset({"target", "group", "sample_rate"}),
+    options=frozenset({"target", "group", "sample_rate", "height"}),
 )

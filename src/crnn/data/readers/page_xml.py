@@ -80,7 +80,9 @@ def read_pages(source: Source, options: ReadOptions) -> Dataset:
     """
     import_pillow()
     if options.group not in (None, "page"):
-        raise DataError(f"group {options.group!r}: expected page, which keeps the lines of a page on one side of a split")
+        raise DataError(
+            f"group {options.group!r}: expected page, which keeps the lines of a page on one side of a split"
+        )
     height, files = line_height(options), _files(source)
     splits = folder_splits(list(files))
     examples: list[Example] = []

@@ -38,6 +38,8 @@ class ReadOptions:
     """Column that tells one sequence from the next, in a long table."""
     time: str | None = None
     """Column that orders the frames of a sequence, in a long table."""
+    height: int | None = None
+    """Pixels to which images of lines are scaled."""
     channels: tuple[str, ...] | None = None
     """Columns that are data, in this order, in a table that has all of them."""
 
@@ -67,6 +69,7 @@ def make_dataset(
     source: str,
     sample_rate: float | None = None,
     in_memory: bool = True,
+    height: int | None = None,
 ) -> Dataset:
     """A data set in which all examples have a group or none has; the rest stands in `problems`."""
     kept, found = list(examples), list(problems)
@@ -88,6 +91,7 @@ def make_dataset(
         source=source,
         in_memory=in_memory,
         problems=tuple(found),
+        height=height,
     )
 
 
@@ -114,6 +118,7 @@ def join(parts: Sequence[tuple[Dataset, Split]], source: str) -> Dataset:
         source=source,
         sample_rate=first.sample_rate,
         in_memory=all(data.in_memory for data, _ in parts),
+        height=first.height,
     )
 
 

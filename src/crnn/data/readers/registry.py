@@ -8,8 +8,10 @@ from crnn.config import nearest
 from crnn.data.readers.arff import ARFF
 from crnn.data.readers.audio import AUDIO
 from crnn.data.readers.frames import FRAMES
+from crnn.data.readers.images import IMAGES
 from crnn.data.readers.manifest import MANIFEST
 from crnn.data.readers.npy import NPY
+from crnn.data.readers.page_xml import PAGE_XML
 from crnn.data.readers.reader import Reader
 from crnn.data.readers.table import TABLE
 from crnn.data.readers.ts import TS
@@ -17,8 +19,9 @@ from crnn.data.readers.ucr import UCR
 from crnn.errors import DataError
 from crnn.plugins import plugins
 
-READERS: tuple[Reader, ...] = (AUDIO, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
-"""The first that claims a source reads it: recordings before the tables that describe them."""
+READERS: tuple[Reader, ...] = (AUDIO, PAGE_XML, IMAGES, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
+"""The first that claims a source reads it: recordings and images before the tables that describe them,
+and the marked pages before their images."""
 
 
 @functools.cache

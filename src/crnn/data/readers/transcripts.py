@@ -11,6 +11,8 @@ TEXT_NAMES = ("text", "transcript", "transcription", "sentence", "utterance", "g
 """Columns of free text: never split into labels, never read as numbers."""
 SUFFIXES = (".gt.txt", ".txt", ".lab", ".transcript")
 """Of the file beside: a.gt.txt or a.txt for a.wav or a.png."""
+STEPS_OF_OCROPUS = (".bin", ".nrm", ".dew", ".raw")
+"""Before the suffix of an image: a.gt.txt stands beside a.bin.png, too."""
 
 
 def is_text_column(name: str) -> bool:
@@ -45,7 +47,9 @@ class Transcripts:
 
 def _beside(name: str, there: set[str]) -> str | None:
     stem = name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
-    return next((stem + suffix for suffix in SUFFIXES if stem + suffix in there and stem + suffix != name), None)
+    stems = [stem, *(stem.removesuffix(step) for step in STEPS_OF_OCROPUS if stem.endswith(step))]
+    beside = (stem + suffix for stem in stems for suffix in SUFFIXES)
+    return next((file for file in beside if file in there and file != name), None)
 
 
 def read_transcript(path: Path) -> str:
