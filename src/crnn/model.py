@@ -108,9 +108,9 @@ class Model:
     """Divides the logits; fitted on validation, so that probabilities mean what they say."""
     origin: dict[str, Any] = field(default_factory=dict)
     """How it came about: preset, seed, options, data fingerprint, versions."""
-    peaks: dict[int, float] = field(default_factory=dict)
-    """Of a model of 8 bits: place of a node in its program -> its calibrated largest input, as `lower` takes them. Then
-    the weights are multiples of 8-bit steps, and are saved so. `predict` here still computes in float32."""
+    peaks: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Of a model of 8 bits: place of a node in its program -> its calibrated largest input, of a recurrence also its
+    largest state, as `lower` takes them. Then the weights are multiples of 8-bit steps, and are saved so. `predict` here still computes in float32."""
 
     def read(
         self,
@@ -432,12 +432,12 @@ def _task_of(config: dict[str, Any], where: Path) -> Task:
         raise ModelError(f"{where}: task: {_lack(error)}; the file is damaged, or from another crnn") from None
 
 
-def _peaks_of(config: dict[str, Any], where: Path) -> dict[int, float]:
+def _peaks_of(config: dict[str, Any], where: Path) -> dict[int, tuple[float, ...]]:
     """The calibrated inputs of a model of 8 bits, as Model.save wrote them: JSON's keys are text."""
     try:
-        return {int(place): float(peak) for place, peak in config.get("peaks", {}).items()}
+        return {int(place): tuple(map(float, peaks)) for place, peaks in config.get("peaks", {}).items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{where}: peaks: {error}; expected a number for each place; the file is damaged") from None
+        raise ModelError(f"{where}: peaks: {error}; expected numbers for each place; the file is damaged") from None
 
 
 def _lack(error: Exception) -> str:

@@ -181,7 +181,7 @@ def test_8_bits_give_the_same_by_every_way_to_multiply_them(tmp_path, unbuilt):
     for parameter in network.parameters():
         parameter.data = round_weight(parameter.data) if parameter.dim() > 1 else parameter.data
     nodes = lower(network, TASK).nodes
-    peaks = {i: 4.0 for i, node in enumerate(nodes) if isinstance(node.op, ops.Weighted)}
+    peaks = {i: (4.0,) for i, node in enumerate(nodes) if isinstance(node.op, ops.Weighted)}
     found = export_c(lower(network, TASK, peaks=peaks), tmp_path, name="wide", reference=of_network(network))
     assert found.weight_bytes < 0.6 * 4 * network.num_parameters  # attention stays float32, small groups are filled up
     (row,) = sequences(features, [60])

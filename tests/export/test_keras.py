@@ -314,7 +314,7 @@ def test_an_operation_without_layers_is_named_before_anything_is_written(tmp_pat
     with pytest.raises(ExportError, match=r"layers\[1\]: the Keras exporter does not know the operation 'Wavelet'"):
         export_keras(strange, tmp_path / "new" / "n.keras", reference=of_network(None))
 
-    in_8_bits = lower(make_network([CONV, GRU], (3,)), TASK, peaks={1: 3.0})
+    in_8_bits = lower(make_network([CONV, GRU], (3,)), TASK, peaks={1: (3.0,)})
     with pytest.raises(ExportError, match=r"layers\[0\]: computes in 8 bits"):
         export_keras(in_8_bits, tmp_path / "new" / "n.keras", reference=of_network(None))
     assert not list(tmp_path.iterdir())

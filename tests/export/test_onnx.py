@@ -317,7 +317,7 @@ def test_a_model_of_8_bits_keeps_its_weights(tmp_path):
             step = weight.abs().flatten(1).amax(1).reshape(-1, *[1] * (weight.dim() - 1)) / 127
             weight.copy_((weight / step).round() * step)
     program = lower(network, TASK)
-    peaks = {i: 3.0 for i, node in enumerate(program.nodes) if isinstance(node.op, ops.Weighted)}
+    peaks = {i: (3.0,) for i, node in enumerate(program.nodes) if isinstance(node.op, ops.Weighted)}
     done = export_onnx(lower(network, TASK, peaks=peaks), tmp_path / "m.onnx", reference=of_network(network))
     assert max(done.batches, done.chunks) <= 1e-5
 

@@ -39,7 +39,7 @@ def test_8_bits_take_a_quarter_of_the_flash_of_the_weights():
     network = make({**LSTM, "hidden_size": 128})
     program = lower(network, TASK)
     weighted = [i for i, node in enumerate(program.nodes) if hasattr(node.op, "peak")]
-    small = embedded_of(lower(network, TASK, peaks=dict.fromkeys(weighted, 1.0)))
+    small = embedded_of(lower(network, TASK, peaks=dict.fromkeys(weighted, (1.0,))))
     assert small.flash_bytes < 0.35 * embedded_of(program).flash_bytes
 
 

@@ -386,6 +386,7 @@ def in_8_bits():
         bias_h=random_weights(4 * hidden, seed=5),
         initial=np.zeros((2, hidden), np.float32),
         peak=peaks[1],
+        peak_h=0.8,
     )
     layers = [ops.Dense(weight=first, bias=random_weights(size), peak=peaks[0]), cell]
     layers.append(ops.Dense(weight=last, bias=random_weights(5), peak=peaks[2]))
@@ -396,7 +397,7 @@ def in_8_bits():
     h, c, expected = np.zeros(hidden), np.zeros(hidden), []
     for x in frames:
         y = first @ in_steps(x, peaks[0]) + layers[0].bias
-        gates = cell.weight_x @ in_steps(y, peaks[1]) + cell.weight_h @ in_steps(h, 1) + cell.bias_x + cell.bias_h
+        gates = cell.weight_x @ in_steps(y, peaks[1]) + cell.weight_h @ in_steps(h, 0.8) + cell.bias_x + cell.bias_h
         i, f, g, o = np.split(gates.astype(np.float64), 4)
         c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
         h = np.tanh(c) / (1 + np.exp(-o))

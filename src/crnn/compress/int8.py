@@ -1,4 +1,4 @@
-"""8 bits: weights rounded channel by channel, the largest input of each operation calibrated on data."""
+"""8 bits: weights rounded channel by channel; the largest input and state of each operation, calibrated on data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from crnn.training.outputs import compute_outputs
 CALIBRATED_ON = 256
 """Examples, evenly spaced over the data, whose values are looked at."""
 VALUES_OF_EXAMPLE = 20_000
-"""Input values of one operation that are kept of one example, evenly spaced, beside the largest."""
+"""Values of one operation that are kept of one example, evenly spaced, beside the largest."""
 CUTS = (0.0, 1e-5, 1e-4, 1e-3)
 """Shares of the values that a peak may leave outside; what rounds best is taken."""
 
 
 def quantise(model: Model, data: Dataset) -> Model:
-    """The same model in 8 bits: weights on a grid of 8 bits, and a peak for the input of each operation.
+    """The same model in 8 bits: weights on a grid of 8 bits, and peaks for the input and the state of each operation.
 
     Args:
         data: examples such as the model will see; a few dozen do, and targets are not needed.
@@ -45,8 +45,9 @@ def quantise(model: Model, data: Dataset) -> Model:
             state[name].copy_(round_weight(state[name]))
     quantised = replace(model, network=network)
     places = _places(quantised)
-    values = _inputs_seen(network, data, len(places))
-    return replace(quantised, peaks={place: best_peak(seen) for place, seen in zip(places, values, strict=True)})
+    values = _values_seen(network, data, len(places))
+    peaks = {place: tuple(map(best_peak, seen)) for place, seen in zip(places, values, strict=True)}
+    return replace(quantised, peaks=peaks)
 
 
 def _places(model: Model) -> list[int]:
@@ -61,20 +62,23 @@ def _places(model: Model) -> list[int]:
     return [place for place, module in zip(places, modules, strict=True) if not isinstance(module, FIXED)]
 
 
-def _inputs_seen(network: Network, data: Dataset, count: int) -> list[Tensor]:
-    """Absolute input values of each operation; one sequence at a time, so that no padding is among them."""
-    seen: list[list[Tensor]] = [[] for _ in range(count)]
+def _values_seen(network: Network, data: Dataset, count: int) -> list[list[Tensor]]:
+    """Absolute values of each operation's input and, of a recurrence, its state.
 
-    def look(which: int, x: Tensor) -> Tensor:
+    One sequence at a time, so that no padding is among them.
+    """
+    seen: list[dict[int, list[Tensor]]] = [{} for _ in range(count)]
+
+    def look(which: int, part: int, x: Tensor) -> Tensor:
         values = x.detach().abs().flatten()
         step = -(-len(values) // VALUES_OF_EXAMPLE)
-        seen[which] += [values[::step], values.max()[None]]
+        seen[which].setdefault(part, []).extend([values[::step], values.max()[None]])
         return x
 
     chosen = np.linspace(0, len(data) - 1, min(len(data), CALIBRATED_ON)).round().astype(int)
     with watched(network, look):
         compute_outputs(network, Batches(data.subset(chosen), 1, shuffle=False, seed=0))
-    return [torch.cat(values) for values in seen]
+    return [[torch.cat(parts[part]) for part in sorted(parts)] for parts in seen]
 
 
 def best_peak(values: Tensor) -> float:

@@ -75,7 +75,7 @@ def export(
     *,
     temperature: float = 1.0,
     sample_rate: float | None = None,
-    peaks: Mapping[int, float] | None = None,
+    peaks: Mapping[int, tuple[float, ...]] | None = None,
     name: str = "model",
     int8: bool = False,
     overwrite: bool = False,
@@ -128,7 +128,7 @@ def _check_kind(to: str, out: Path) -> None:
 
 
 def _reference(
-    network: Network, task: Task, temperature: float, peaks: Mapping[int, float]
+    network: Network, task: Task, temperature: float, peaks: Mapping[int, tuple[float, ...]]
 ) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
     scale, shift = task.units
     device = next((p.device for p in network.parameters()), torch.device("cpu"))

@@ -26,21 +26,23 @@ from crnn.sequences import Sequences
 FIXED = (Patterns, Mfcc)
 """Layers whose weights are not learned: there is no grid on which they lie, so they stay float32."""
 
-Look = Callable[[int, Tensor], Tensor]
-"""(which of the operations with weights, its input) -> what the operation gets instead."""
+INPUT, STATE = 0, 1
+"""What an operation with weights multiplies: the input of every one, the state h of a recurrence."""
+Look = Callable[[int, int, Tensor], Tensor]
+"""(which of the operations with weights, INPUT or STATE, values) -> what the operation gets instead."""
 
 
 @contextmanager
-def in_8_bits(network: Network, peaks: Mapping[int, float]) -> Iterator[None]:
+def in_8_bits(network: Network, peaks: Mapping[int, tuple[float, ...]]) -> Iterator[None]:
     """Within it, a network rounds the input of every 8-bit operation; its weights lie on their grid already.
 
     Slow, for every step of a recurrence is one of its own here.
 
     Args:
-        peaks: place of a node in the network's program -> its peak, one for each operation.
+        peaks: place of a node in the network's program -> the peaks of its input and, of a recurrence, its state.
     """
     ordered = [peaks[place] for place in sorted(peaks)]
-    with watched(network, lambda which, x: round_input(x, ordered[which]), round_state=True):
+    with watched(network, lambda which, part, x: round_input(x, ordered[which][part]), by_steps=True):
         yield
 
 
@@ -50,18 +52,21 @@ def round_input(x: Tensor, peak: float) -> Tensor:
 
 
 @contextmanager
-def watched(network: Network, look: Look, *, round_state: bool = False) -> Iterator[None]:
+def watched(network: Network, look: Look, *, by_steps: bool = False) -> Iterator[None]:
     """Within it, every operation with weights gets what `look` makes of its input.
 
     Args:
-        round_state: also round h, which has the peak 1, on its way into each step of a recurrence.
+        by_steps: run recurrences step by step, and give each step what `look` makes of h; else `look` sees the h of all
+            steps at once, and changes none.
     """
     patched: list[tuple[nn.Module, str]] = []
     for which, module in enumerate(_operations(network)):
         name = "compute" if isinstance(module, Layer) else "forward"
         run = getattr(module, name)
-        if round_state and isinstance(module, nn.RNNBase):
-            run = partial(_steps, module)
+        if isinstance(module, nn.RNNBase):
+            run = (
+                partial(_steps, module, partial(look, which, STATE)) if by_steps else partial(_shown, run, look, which)
+            )
         setattr(module, name, partial(_looked_at, look, which, run))
         patched.append((module, name))
     try:
@@ -73,8 +78,18 @@ def watched(network: Network, look: Look, *, round_state: bool = False) -> Itera
 
 def _looked_at(look: Look, which: int, run: Callable[..., Any], x: Any, *state: Any) -> Any:
     """A layer takes Sequences, PyTorch's modules take a tensor and maybe a state."""
-    seen = Sequences(look(which, x.data), x.lengths) if isinstance(x, Sequences) else look(which, x)
-    return run(seen, *state)
+    is_batch = isinstance(x, Sequences)
+    seen = look(which, INPUT, x.data if is_batch else x)
+    return run(Sequences(seen, x.lengths) if is_batch else seen, *state)
+
+
+def _shown(run: Callable[..., Any], look: Look, which: int, x: Tensor, initial: Any = None) -> Any:
+    """A recurrence, with every h that its steps start from and the last one shown to `look`."""
+    found = run(x, initial)
+    if initial is not None:
+        look(which, STATE, initial[0] if isinstance(initial, tuple) else initial)
+    look(which, STATE, found[0])
+    return found
 
 
 def _operations(network: Network) -> Iterator[nn.Module]:
@@ -97,8 +112,8 @@ def weighted(module: nn.Module) -> Iterator[nn.Module]:
             yield from weighted(part)
 
 
-def _steps(cell: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, None]:
-    """One layer of an LSTM, GRU or plain RNN, step by step, with h rounded before it is multiplied."""
+def _steps(cell: nn.RNNBase, look: Callable[[Tensor], Tensor], x: Tensor, initial: Any = None) -> tuple[Tensor, None]:
+    """One layer of an LSTM, GRU or plain RNN, step by step, with what `look` makes of h multiplied."""
     weights: Any = cell
     size = cell.hidden_size
     given = initial if isinstance(initial, tuple) else (initial,)
@@ -107,7 +122,7 @@ def _steps(cell: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, No
     from_x = F.linear(x, weights.weight_ih_l0, weights.bias_ih_l0)
     out = []
     for t in range(x.shape[1]):
-        a, b = from_x[:, t], F.linear(round_input(h, 1.0), weights.weight_hh_l0, weights.bias_hh_l0)
+        a, b = from_x[:, t], F.linear(look(h), weights.weight_hh_l0, weights.bias_hh_l0)
         if isinstance(cell, nn.LSTM):
             i, f, g, o = (a + b).chunk(4, 1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()

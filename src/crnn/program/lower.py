@@ -43,14 +43,14 @@ def lower(
     *,
     temperature: float = 1.0,
     sample_rate: float | None = None,
-    peaks: Mapping[int, float] | None = None,
+    peaks: Mapping[int, tuple[float, ...]] | None = None,
 ) -> Program:
     """The program of a trained network, with the weights that it has now.
 
     Its outputs are the model's: divided by the temperature, and in the target's units for a regression.
 
     Args:
-        peaks: place of a node in the program -> its `peak`, for a model compressed to 8 bits.
+        peaks: of a model compressed to 8 bits: place of a node in the program -> its `peak`, of a recurrence also `peak_h`.
     Raises:
         ExportError: a layer that has no operations; which one, and where it stands.
     """
@@ -66,9 +66,9 @@ def lower(
     size = network.outputs
     at = builder.affine(np.zeros(size), np.full(size, scale / temperature), np.full(size, shift), at, "units")
     nodes = list(fold(builder.nodes))
-    for i, peak in (peaks or {}).items():
+    for i, found in (peaks or {}).items():
         op: Any = nodes[i].op
-        nodes[i] = replace(nodes[i], op=replace(op, peak=peak))
+        nodes[i] = replace(nodes[i], op=replace(op, **dict(zip(("peak", "peak_h"), found, strict=False))))
     return Program(
         nodes=tuple(nodes),
         sample_rate=sample_rate,

@@ -10,7 +10,7 @@ outside of the sequence (pooling: real frames only), and gives ceil(n / stride) 
 
 int8: an operation with weights whose `peak` is set runs in 8 bits. Its inputs are rounded to multiples of peak / 127
 and clipped to +-peak; the weights of each output channel are whole multiples of (its largest absolute weight) / 127
-already. Sums are exact integers. The state h of a recurrent layer, between -1 and 1, has the peak 1.
+already. Sums are exact integers. The state h of a recurrent layer has a peak of its own.
 """
 
 from __future__ import annotations
@@ -229,6 +229,8 @@ class Recurrent(Weighted):
     bias_x: Array
     bias_h: Array
     initial: Array
+    peak_h: float = 1.0
+    """Of h, in 8 bits; h is never further from 0 than 1, or than where it started."""
     reverse: bool = False
     """From the last frame of the sequence to the first; outputs stand at their frames. Such a layer cannot stream."""
 

@@ -435,7 +435,7 @@ def _recurrent(op: ops.Recurrent, record: Record, build: _Builder) -> str:
         return blocks.reshape(-1, units.shape[2])
 
     build.matrix(record, 0, by_unit(op.weight_x), op.peak)
-    build.matrix(record, 1, by_unit(op.weight_h), None if op.peak is None else 1.0)
+    build.matrix(record, 1, by_unit(op.weight_h), None if op.peak is None else op.peak_h)
     biases = [op.bias_x, op.bias_h] if op.cell == "gru" else [op.bias_x + op.bias_h]
     record["weights_at2"] = build.weights.add(np.concatenate([by_unit(bias) for bias in biases]))
     initial = _filled(op.initial, 1)
