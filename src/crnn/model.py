@@ -110,7 +110,8 @@ class Model:
     """How it came about: preset, seed, options, data fingerprint, versions."""
     peaks: dict[int, tuple[float, ...]] = field(default_factory=dict)
     """Of a model of 8 bits: place of a node in its program -> its calibrated largest input, of a recurrence also its
-    largest state, as `lower` takes them. Then the weights are multiples of 8-bit steps, and are saved so. `predict` here still computes in float32."""
+    largest state, as `lower` takes them. Then the weights are multiples of 8-bit steps, and are saved so. `predict`
+    here still computes in float32."""
 
     def read(
         self,
@@ -219,13 +220,21 @@ class Model:
         return Streams(self._streamed(), engine=engine)
 
     def export(
-        self, to: str, out: str | Path, *, name: str = "model", int8: bool = False, overwrite: bool = False
+        self,
+        to: str,
+        out: str | Path,
+        *,
+        name: str = "model",
+        int8: bool = False,
+        whole: bool = False,
+        overwrite: bool = False,
     ) -> Exported:
         """Write this model in a format that runs without crnn: "c" (a folder), "onnx" or "keras" (a file).
 
         Args:
             name: prefix of every name in C.
             int8: ONNX only: weights as 8 bit integers.
+            whole: ONNX only: for whole sequences, not for chunks; padded batches take less time.
             overwrite: replace what is there.
         Raises:
             ExportError: an unknown format, a target that is there, a layer that the exporter does not know (named,
@@ -242,6 +251,7 @@ class Model:
             peaks=self.peaks,
             name=name,
             int8=int8,
+            whole=whole,
             overwrite=overwrite,
         )
 

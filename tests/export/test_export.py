@@ -103,6 +103,12 @@ def test_int8_is_for_onnx(tmp_path):
         export(make_network([LSTM], (3,)), TASK, "keras", tmp_path / "m.keras", int8=True)
 
 
+@pytest.mark.parametrize(("to", "takes"), [("c", "frames as they come"), ("keras", "whole sequences anyway")])
+def test_whole_sequences_only_is_for_onnx(tmp_path, to, takes):
+    with pytest.raises(ExportError, match=f"whole with {to}: only for --to onnx; {to} takes {takes}; leave it out"):
+        export(make_network([LSTM], (3,)), TASK, to, tmp_path / "m", whole=True)
+
+
 @pytest.mark.parametrize("to", EXPORTERS)
 def test_a_layer_without_operations_is_named_before_anything_is_written(to, tmp_path):
     class Odd(Layer):

@@ -79,6 +79,17 @@ def assert_same(network, features):
         return
     for length in {19, max(n, 2)}:
         assert_chunks(stream, network, sequences(features, [length] * 3))
+    assert_whole(network, features)
+
+
+def assert_whole(network, features):
+    """As it is written for whole sequences."""
+    stream = opened(network, whole=True)
+    assert stream.start == {}
+    assert not stream.takes_end
+    n = network.min_length
+    for lengths in ([n + 2, n + 9, n, n + 40, n + 9], [n], [n, n]):
+        assert_batches(stream, network, sequences(features, lengths))
 
 
 @pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
@@ -159,6 +170,16 @@ def test_missing_values_are_filled_across_chunks(options):
     assert_chunks(stream, network, rows)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrences_over_whole_sequences_skip_those_that_have_ended(cell, bidirectional):
+    layer = {"type": "recurrent", "cell": cell, "hidden_size": 5, "num_layers": 2, "learned_initial_state": True}
+    network = make_network([{"type": "pool"}, {**layer, "bidirectional": bidirectional}], (3,), {"type": "attention"})
+    stream = opened(network, whole=True)
+    for lengths in ([2, 3, 90, 4, 41, 40, 2], [70, 70], [2], [5, 60, 2]):
+        assert_batches(stream, network, sequences((3,), lengths))
+
+
 def test_streams_may_end_at_different_frames():
     network = make_network(*SMALL)
     rows = sequences((3,), [15, 11, 8])
@@ -214,6 +235,9 @@ def test_what_stands_in_the_file(tmp_path):
     assert set(done.states) == set(facts["crnn.states"])
     assert max(done.batches, done.chunks) <= 1e-5
     assert "random chunkings" in done.describe()
+    done = export_onnx(lower(network, TASK), tmp_path / "w.onnx", reference=of_network(network), whole=True)
+    assert (done.chunks, done.states) == (None, ())
+    assert "whole sequences only" in done.describe()
 
 
 def test_probabilities_are_those_of_the_outputs():

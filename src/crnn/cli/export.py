@@ -20,6 +20,9 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="ONNX: weights as 8 bit integers; a quarter of the size.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="ONNX: for whole sequences only; faster on padded batches.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     json_: options.AsJson = False,
 ) -> None:
@@ -27,7 +30,8 @@ def export(
     import crnn.run as runs
 
     model = runs.load(run)
-    exported = model.export(to, out, name=name or identifier(Path(run).resolve().name), int8=int8, overwrite=overwrite)
+    name = name or identifier(Path(run).resolve().name)
+    exported = model.export(to, out, name=name, int8=int8, whole=whole, overwrite=overwrite)
     if json_:
         print(jsonlib.dumps(_facts(exported), indent=2, default=str))
         return

@@ -35,6 +35,7 @@ class Job:
     name: str
     """Of the network, where the format has names."""
     int8: bool
+    whole: bool
     overwrite: bool
 
 
@@ -78,6 +79,7 @@ def export(
     peaks: Mapping[int, tuple[float, ...]] | None = None,
     name: str = "model",
     int8: bool = False,
+    whole: bool = False,
     overwrite: bool = False,
 ) -> Exported:
     """Write a trained network in a format that runs without crnn; the exporter compares it with the network first.
@@ -87,6 +89,7 @@ def export(
         temperature, sample_rate, peaks: of the model, as `lower` takes them.
         name: prefix of every name in C, and of the files.
         int8: ONNX only: weights as 8 bit integers. For C, compress the model first.
+        whole: ONNX only: a graph for whole sequences, without states; padded batches take less time.
         overwrite: replace what is there.
     Raises:
         ExportError: an unknown format, with the nearest known one; a target that is there, or a folder where the format
@@ -100,13 +103,16 @@ def export(
         raise ExportError(f"{out}: is there already; name another place, or replace it with --overwrite")
     if int8 and to != "onnx":
         raise ExportError(f"int8 with {to}: only --to onnx rounds weights by itself; use crnn compress --int8 first")
+    if whole and to != "onnx":
+        takes = "frames as they come" if to == "c" else "whole sequences anyway"
+        raise ExportError(f"whole with {to}: only for --to onnx; {to} takes {takes}; leave it out")
     _check_kind(to, out)
     program = lower(network, task, temperature=temperature, sample_rate=sample_rate, peaks=peaks)
     rounded = peaks if to == "c" else None  # the others keep 8-bit weights, and compute in float32
     reference = _reference(network.eval(), task, temperature, rounded or {})
-    found = exporter(Job(program, out, reference, name, int8, overwrite))
+    found = exporter(Job(program, out, reference, name, int8, whole, overwrite))
     paths = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
-    delay = program.look_ahead if program.can_stream and to != "keras" else None
+    delay = program.look_ahead if program.can_stream and to != "keras" and not whole else None
     seconds = delay / sample_rate if delay is not None and sample_rate else None
     return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), asdict(found), delay, seconds)
 
@@ -152,7 +158,9 @@ def _to_c(job: Job) -> Written:
 def _to_onnx(job: Job) -> Written:
     from crnn.export.onnx import export_onnx
 
-    return export_onnx(job.program, job.out, reference=job.reference, int8=job.int8, overwrite=job.overwrite)
+    return export_onnx(
+        job.program, job.out, reference=job.reference, int8=job.int8, whole=job.whole, overwrite=job.overwrite
+    )
 
 
 def _to_keras(job: Job) -> Written:

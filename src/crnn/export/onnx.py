@@ -1,9 +1,10 @@
 """ONNX: one graph for whole sequences and for chunks, dynamic batch and time, state as named inputs and outputs.
 
 Inputs: `x` (batch, time, channels) float32, or (batch, time) int64 symbol ids; `lengths` (batch,) int64; for a network
-that streams also `end` (1,) int64, 1 where these frames are the last ones of their sequences, and every state. Outputs:
-`outputs` (batch, n), `probabilities` where the task has some, and each state's `NAME_out`. All states start as zeros
-of the shapes and types in the file's metadata, `crnn.states`. There is no If, Loop or Scan, and nothing is traced.
+that streams, unless it is written for whole sequences, also `end` (1,) int64, 1 where these frames are the last ones of
+their sequences, and every state. Outputs: `outputs` (batch, n), `probabilities` where the task has some, and each
+state's `NAME_out`. All states start as zeros of the shapes and types in the file's metadata, `crnn.states`. There is no
+If, Loop or Scan, and nothing is traced.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
 
+    from crnn.export.onnx_graph import Graph
+
 Frames = NDArray[Any]
 Reference = Callable[[Sequence[Frames]], NDArray[np.float32]]
 """Sequences, (time, channels) each -> (batch, outputs), as the model itself gives them."""
@@ -47,7 +50,7 @@ class OnnxCheck:
     batches: float
     """Largest difference over padded batches of random lengths."""
     chunks: float | None
-    """Largest difference over random chunkings; None where the network cannot stream."""
+    """Largest difference over random chunkings; None where the graph takes whole sequences only."""
     states: tuple[str, ...]
 
     def describe(self) -> str:
@@ -63,7 +66,13 @@ class OnnxCheck:
 
 
 def export_onnx(
-    program: Program, path: str | Path, *, reference: Reference, int8: bool = False, overwrite: bool = False
+    program: Program,
+    path: str | Path,
+    *,
+    reference: Reference,
+    int8: bool = False,
+    whole: bool = False,
+    overwrite: bool = False,
 ) -> OnnxCheck:
     """Write a program as an ONNX file, after ONNX Runtime has given the model's numbers with it.
 
@@ -72,6 +81,7 @@ def export_onnx(
         reference: the model itself, to compare with.
         int8: weights of convolutions, recurrences and linear layers as 8 bit integers with one scale per output
             channel. The file shrinks to about a quarter; computation stays in float32.
+        whole: whole sequences only, without states: recurrences then skip most of the padding.
         overwrite: replace a file that is there.
     Raises:
         ExportError: an operation that ONNX is not written for, and which layer it comes from; a file that is there; or
@@ -82,7 +92,7 @@ def export_onnx(
     path = Path(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise ExportError(f"{path}: is there already; name another file, or give overwrite=True")
-    model = build_onnx(program, int8=int8)
+    model = build_onnx(program, int8=int8, whole=whole)
     data = model.SerializeToString()
     batches, chunks = check_onnx(open_onnx(data), program, reference)
     worst = float(np.max([batches, chunks or 0.0]))  # of numpy: NaN stays NaN
@@ -98,7 +108,7 @@ def export_onnx(
     return OnnxCheck(path, len(data), len(model.graph.node), batches, chunks, states)
 
 
-def build_onnx(program: Program, *, int8: bool = False) -> ModelProto:
+def build_onnx(program: Program, *, int8: bool = False, whole: bool = False) -> ModelProto:
     """The ONNX model of a program, checked by onnx.checker but not yet against the model.
 
     Raises:
@@ -112,16 +122,16 @@ def build_onnx(program: Program, *, int8: bool = False) -> ModelProto:
     from crnn.export.onnx_ops import check_known, write, write_input
 
     check_known(program.nodes)
-    graph = Graph(streams=program.can_stream, int8=int8)
-    values = [write_input(graph, program.nodes[0])]
+    graph = Graph(streams=program.can_stream and not whole, int8=int8)
+    values = [write_input(graph, program)]
     for place, node in enumerate(program.nodes[1:], 1):
         values.append(write(graph, node, place, [values[i] for i in node.inputs]))
-    outputs, size = values[-1].arrays["bc"], program.output.size
+    outputs, size = graph.in_given_order(values[-1].arrays["bc"]), program.output.size
     graph.output("outputs", outputs, onnx.TensorProto.FLOAT, ["batch", size])
     if program.activation != "none":
         function = {"softmax": "Softmax", "sigmoid": "Sigmoid"}[program.activation]
         graph.output("probabilities", graph.op(function, outputs), onnx.TensorProto.FLOAT, ["batch", size])
-    model = graph.model("crnn", _facts(program, graph.states, int8))
+    model = graph.model("crnn", _facts(program, graph, int8))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -130,7 +140,7 @@ def _missing(package: str) -> MissingExtraError:
     return MissingExtraError(f"the ONNX exporter needs {package}, which is not installed; pip install 'crnn[onnx]'")
 
 
-def _facts(program: Program, states: dict[str, dict[str, Any]], int8: bool) -> dict[str, str]:
+def _facts(program: Program, graph: Graph, int8: bool) -> dict[str, str]:
     """What the file says about itself; every value is JSON."""
     first = program.nodes[0]
     assert isinstance(first.op, ops.Input), "a program starts with its input"
@@ -142,8 +152,8 @@ def _facts(program: Program, states: dict[str, dict[str, Any]], int8: bool) -> d
         "frame": [] if first.op.vocabulary else list(first.shape),
         "vocabulary": first.op.vocabulary,
         "min_length": program.min_length,
-        "delay_frames": program.look_ahead if program.can_stream else None,
-        "states": states,
+        "delay_frames": program.look_ahead if graph.streams else None,
+        "states": graph.states,
         "int8_weights": int8 or any(getattr(node.op, "peak", None) is not None for node in program.nodes),
     }
     return {f"crnn.{name}": json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
@@ -215,7 +225,7 @@ def check_onnx(
         lengths = np.array([len(each) for each in sequences])
         data = np.stack([_filled(each, longest + 3) for each in sequences])
         batches.append(float(np.abs(stream.whole(data, lengths) - expected).max()) / scale)
-        for sequence, result in zip(sequences if program.can_stream else [], expected, strict=False):
+        for sequence, result in zip(sequences if stream.takes_end else [], expected, strict=False):
             found = _in_chunks(stream, sequence, rng)
             chunks.append(float(np.abs(found - result).max()) / scale)
     return float(np.max(batches)), float(np.max(chunks)) if chunks else None  # of numpy: NaN stays NaN

@@ -86,6 +86,9 @@ class Graph:
         self.outputs: list[ValueInfoProto] = []
         self.states: dict[str, dict[str, Any]] = {}
         """Name of each state -> its type, and its shape before the first frame; all of them start as zeros."""
+        self.lengths = "lengths"
+        """Name of the (batch,) int64 true lengths of the input, in the order in which the graph has its sequences."""
+        self._order: str | None = None
         self._made: dict[tuple[Any, ...], str] = {}
         self._count = 0
 
@@ -155,6 +158,18 @@ class Graph:
         dims = [d.dim_value or d.dim_param for d in info.type.tensor_type.shape.dim]
         dims = [f"{d}_out" if isinstance(d, str) and d != "batch" else d for d in dims]
         self.output(f"{name}_out", value, info.type.tensor_type.elem_type, dims)
+
+    def longest_first(self, x: str) -> str:
+        """The input with its sequences in order of their lengths, in which the graph has them from now on."""
+        self.lengths, self._order = self.node("TopK", [self.lengths, self.batch()], 2)
+        return self.op("Gather", x, self._order, axis=0)
+
+    def in_given_order(self, value: str) -> str:
+        """(batch, ...) with the sequences as they came in."""
+        if self._order is None:
+            return value
+        _, places = self.node("TopK", [self._order, self.batch()], 2, largest=0)
+        return self.op("Gather", value, places, axis=0)
 
     def size_of(self, value: str, axis: int) -> str:
         """(1,) int64: length of an axis."""

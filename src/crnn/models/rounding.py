@@ -64,9 +64,8 @@ def watched(network: Network, look: Look, *, by_steps: bool = False) -> Iterator
         name = "compute" if isinstance(module, Layer) else "forward"
         run = getattr(module, name)
         if isinstance(module, nn.RNNBase):
-            run = (
-                partial(_steps, module, partial(look, which, STATE)) if by_steps else partial(_shown, run, look, which)
-            )
+            show = partial(look, which, STATE)
+            run = partial(_steps, module, show) if by_steps else partial(_shown, run, show)
         setattr(module, name, partial(_looked_at, look, which, run))
         patched.append((module, name))
     try:
@@ -83,12 +82,12 @@ def _looked_at(look: Look, which: int, run: Callable[..., Any], x: Any, *state: 
     return run(Sequences(seen, x.lengths) if is_batch else seen, *state)
 
 
-def _shown(run: Callable[..., Any], look: Look, which: int, x: Tensor, initial: Any = None) -> Any:
-    """A recurrence, with every h that its steps start from and the last one shown to `look`."""
+def _shown(run: Callable[..., Any], show: Callable[[Tensor], Tensor], x: Tensor, initial: Any = None) -> Any:
+    """A recurrence, with every h shown: those that its steps start from, and the last."""
     found = run(x, initial)
     if initial is not None:
-        look(which, STATE, initial[0] if isinstance(initial, tuple) else initial)
-    look(which, STATE, found[0])
+        show(initial[0] if isinstance(initial, tuple) else initial)
+    show(found[0])
     return found
 
 

@@ -50,7 +50,7 @@ def lower(
     Its outputs are the model's: divided by the temperature, and in the target's units for a regression.
 
     Args:
-        peaks: of a model compressed to 8 bits: place of a node in the program -> its `peak`, of a recurrence also `peak_h`.
+        peaks: of a model of 8 bits: place of a node in the program -> its `peak`, of a recurrence also `peak_h`.
     Raises:
         ExportError: a layer that has no operations; which one, and where it stands.
     """
