@@ -14,7 +14,9 @@ from torch import Tensor
 from crnn.data.dataset import Problem, Target
 from crnn.errors import ConfigError
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
+from crnn.tasks.follow import Changes, Follower
 from crnn.tasks.task import Scores, Table, Task
 
 LOSS_ROWS = 64
@@ -79,6 +81,15 @@ class StepTask(Task):
 
     def tune(self, outputs: Ragged, targets: Sequence[Target], frames: Frames) -> None:
         """Choose on validation, after training, what is not trained: thresholds, decoder weights. Kept in `state`."""
+
+    def follow(self, timing: Timing, sample_rate: float | None) -> Follower:
+        """What makes news of one stream's output frames; the label whenever it changes, unless a task knows better.
+
+        Args:
+            timing: of the network's output frames: frame t is about input frame t * timing.stride.
+            sample_rate: input frames in a second, where that is known.
+        """
+        return Changes(self.labels, timing, sample_rate)
 
     def find_problems(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> list[Problem]:
         """Examples that cannot be trained on with a network of these frames, before any training."""
