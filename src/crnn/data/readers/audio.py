@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from crnn.data.dataset import Dataset, Example, Problem
 from crnn.data.readers.files import FoundFiles, labelled_files, walk
+from crnn.data.readers.intervals import Intervals, find_intervals, is_interval_table
 from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset
 from crnn.errors import ConfigError, DataError, MissingExtraError
 
@@ -58,14 +60,20 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
     """
     if options.sample_rate is not None and not options.sample_rate.is_integer():
         raise ConfigError(f"sample_rate: found {options.sample_rate}, expected a whole number of Hz for audio")
-    found = labelled_files(source, SUFFIXES, options)
+    in_intervals = options.labels is not None and is_interval_table(options.labels)
+    found = labelled_files(source, SUFFIXES, replace(options, labels=None) if in_intervals else options)
+    intervals = find_intervals(source, options.labels, {file.id: file.path for file in found.files}, found.problems)
     if isinstance(source, Path) and source.is_dir():
         found.problems += _unreadable_kinds(source)
-    return read_found(found, options, str(source) if isinstance(source, Path) else f"{len(source)} files")
+    name = str(source) if isinstance(source, Path) else f"{len(source)} files"
+    return read_found(found, options, name, intervals)
 
 
-def read_found(found: FoundFiles, options: ReadOptions, source: str) -> Dataset:
-    """The same for files that are known already, parts of recordings among them."""
+def read_found(
+    found: FoundFiles, options: ReadOptions, source: str, intervals: Intervals | None = None
+) -> Dataset:
+    """The same for files that are known already, parts of recordings among them; their targets are `intervals`, if any.
+    """
     problems = found.problems
     headers: dict[str, AudioHeader] = {}
     for file in found.files:
@@ -88,13 +96,20 @@ def read_found(found: FoundFiles, options: ReadOptions, source: str) -> Dataset:
             problems.append(Problem(file.where, f"found {header.frames} frames, none left at {rate} Hz; remove it"))
             continue
         load = functools.partial(load_audio, file.path, header, rate)
-        examples.append(Example(file.id, file.where, length, load, file.target, file.group, file.split))
+        target = file.target
+        if intervals is not None:
+            try:
+                target = intervals.events(file.id, rate, length)
+            except DataError as error:
+                problems.append(Problem(file.where, str(error)))
+                continue
+        examples.append(Example(file.id, file.where, length, load, target, file.group, file.split))
     return make_dataset(
         examples,
         problems,
         kind="audio",
         channel_names=("audio",),
-        source=f"{source} ({found.how})",
+        source=f"{source} ({found.how if intervals is None else intervals.how})",
         sample_rate=float(rate),
         in_memory=False,
     )

@@ -27,6 +27,9 @@ FILE_NAMES = (
     *("audio_filepath", "audio_path", "audio_file", "wav", "image", "image_path", "image_file", "img"),
 )
 SPLIT_COLUMNS = ("split", "subset", "fold_name")
+ONSETS = ("onset", "start", "begin", "start_time", "begin time (s)")
+OFFSETS = ("offset", "end", "stop", "end_time", "end time (s)")
+"""Where an interval begins and ends, in seconds, in a table with a row an interval."""
 SEPARATORS = ("|", ";")
 """Between several labels in one cell."""
 
@@ -43,6 +46,12 @@ def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str],
         return asked
     by_name = {column.strip().lower(): column for column in reversed(columns)}
     return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def has_intervals(columns: Sequence[str]) -> bool:
+    """Whether a table has a row an interval: columns for onset and offset."""
+    found = {column.strip().lower() for column in columns}
+    return bool(found & set(ONSETS)) and bool(found & set(OFFSETS))
 
 
 def pick_targets(columns: Sequence[str], asked: tuple[str, ...] | None, where: str) -> tuple[str, ...]:

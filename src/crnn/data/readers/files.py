@@ -17,6 +17,7 @@ from crnn.data.readers.columns import (
     CLASS_NAMES,
     FILE_NAMES,
     SPLIT_COLUMNS,
+    has_intervals,
     pick_column,
     pick_targets,
     splits_of,
@@ -297,6 +298,8 @@ def find_index(root: Path, options: ReadOptions) -> Path | None:
         if not is_labels_table(path.name):
             continue
         names = [name for name in load_frame(path)[0].columns if name != ROW]
+        if has_intervals(names):
+            continue
         has_target = options.target is not None and set(options.target) <= set(names)
         has_target = has_target or (options.target is None and bool(pick_targets(names, None, str(path))))
         if has_target and pick_column(names, None, FILE_NAMES, str(path), "file"):

@@ -7,6 +7,7 @@ import functools
 from crnn.config import nearest
 from crnn.data.readers.arff import ARFF
 from crnn.data.readers.audio import AUDIO
+from crnn.data.readers.edf import EDF
 from crnn.data.readers.frames import FRAMES
 from crnn.data.readers.images import IMAGES
 from crnn.data.readers.manifest import MANIFEST
@@ -16,10 +17,11 @@ from crnn.data.readers.reader import Reader
 from crnn.data.readers.table import TABLE
 from crnn.data.readers.ts import TS
 from crnn.data.readers.ucr import UCR
+from crnn.data.readers.wfdb import WFDB
 from crnn.errors import DataError
 from crnn.plugins import plugins
 
-READERS: tuple[Reader, ...] = (AUDIO, PAGE_XML, IMAGES, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
+READERS: tuple[Reader, ...] = (WFDB, EDF, AUDIO, PAGE_XML, IMAGES, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
 """The first that claims a source reads it: recordings and images before the tables that describe them,
 and the marked pages before their images."""
 
