@@ -127,7 +127,9 @@ def test_a_rate_that_differs_from_the_others_is_named_and_resampled_where_asked(
 
 def test_rhythms_are_intervals(tmp_path):
     write_record(tmp_path, "r1")
-    wfdb.wrann("r1", "atr", np.array([5, 100, 2000]), ["+", "N", "+"], aux_note=["(N", "", "(AFIB"], write_dir=str(tmp_path))
+    wfdb.wrann(
+        "r1", "atr", np.array([5, 100, 2000]), ["+", "N", "+"], aux_note=["(N", "", "(AFIB"], write_dir=str(tmp_path)
+    )
     assert read(tmp_path, target="rhythm")[0].target == Events((Event(5, 2000, "N"), Event(2000, 3600, "AFIB")))
 
 

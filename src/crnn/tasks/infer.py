@@ -6,15 +6,17 @@ import math
 from collections.abc import Sequence
 
 from crnn.config import nearest
+from crnn.data.annotation import Annotation
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
 from crnn.plugins import plugins
 from crnn.tasks.classify import Classify
 from crnn.tasks.multilabel import MultiLabel
 from crnn.tasks.regress import Regress
+from crnn.tasks.tag import Tag
 from crnn.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress, Tag)}
 """Every task of ours by name; other packages add theirs by the entry point group crnn.tasks."""
 
 
@@ -44,6 +46,10 @@ def infer_task(targets: Sequence[Target]) -> tuple[str, str]:
         raise DataError(
             f"found no targets in {len(targets)} examples; give --labels FILE, a --target column or class sub-folders"
         )
+    annotated = [target for target in known if isinstance(target, Annotation)]
+    if len(annotated) == len(known):
+        labels = set().union(*(target.labels for target in annotated))
+        return "tag", f"every example has annotations, {len(labels)} different labels in all"
     if all(isinstance(target, tuple) for target in known):
         names = {label for target in known if isinstance(target, tuple) for label in target}
         return "multilabel", f"every example has a set of labels, {len(names)} different ones in all"
