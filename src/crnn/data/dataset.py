@@ -40,6 +40,12 @@ class Example:
     """Speaker, patient, subject: one group never stands on two sides of a split."""
     split: Literal["train", "validation", "test"] | None = None
     """Where the files themselves say so (X_TRAIN.ts, a train/ folder, a split column)."""
+    part: Callable[[int, int], NDArray[np.generic]] | None = None
+    """Frames start ... end - 1 alone, where that costs less than `load`: for long recordings."""
+
+    def read_part(self, start: int, end: int) -> NDArray[np.generic]:
+        """Frames start ... end - 1, the same as of `load`."""
+        return self.load()[start:end] if self.part is None else self.part(start, end)
 
 
 @dataclass(frozen=True)

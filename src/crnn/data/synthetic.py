@@ -14,7 +14,7 @@ _WAVES = {
     "S": (
         (-0.12, 0.018, -0.08),
         (-0.025, 0.009, -0.12),
-        (0.0, 0.010, 0.95),
+        (0.0, 0.010, 1.0),
         (0.028, 0.010, -0.22),
         (0.25, 0.045, 0.26),
     ),
@@ -47,7 +47,7 @@ def heartbeats(seconds: float, *, rate: float = 360.0, ectopic: float = 0.2, see
     signal = np.zeros(frames)
     usual, gain, width = random.uniform(0.65, 1.05), random.uniform(0.7, 1.4), random.uniform(0.9, 1.15)
     time, kind_before = random.uniform(0.2, 0.6), "N"
-    beats = []
+    beats: list[Event] = []
     while time < seconds - 0.5:
         early = random.random() < ectopic and kind_before == "N"
         kind = str(random.choice(["S", "V"])) if early else "N"

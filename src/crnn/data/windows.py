@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crnn.data.annotation import Annotation
 from crnn.data.dataset import Dataset, Example
 from crnn.errors import ConfigError
 
 
 def windows(data: Dataset, size: int, *, hop: int | None = None) -> Dataset:
-    """Every example longer than `size` as windows of `size` frames, annotations cut with them; shorter ones as they are.
+    """Examples longer than `size` as windows of `size` frames, annotations cut with them; shorter ones as they are.
 
     The last window ends where the recording does, so that nothing is left out; each is read by itself.
 
@@ -23,8 +26,7 @@ def windows(data: Dataset, size: int, *, hop: int | None = None) -> Dataset:
     hop = max(size // 2, 1) if hop is None else hop
     if size < 1 or not 1 <= hop <= size:
         raise ConfigError(f"windows of {size} frames every {hop}; expected at least 1, and a hop of at most the size")
-    examples = [window for example in data for window in _windows(example, size, hop)]
-    return replace(data, examples=tuple(examples), in_memory=data.in_memory)
+    return replace(data, examples=tuple(window for example in data for window in _windows(example, size, hop)))
 
 
 def _windows(example: Example, size: int, hop: int) -> list[Example]:
@@ -47,5 +49,5 @@ def _window(example: Example, start: int, end: int) -> Example:
     )
 
 
-def _inner_part(example: Example, offset: int, start: int, end: int) -> object:
+def _inner_part(example: Example, offset: int, start: int, end: int) -> NDArray[np.generic]:
     return example.read_part(offset + start, offset + end)

@@ -43,7 +43,7 @@ def jk_index(confusion: Confusion, labels: Sequence[str]) -> float:
 def cinc2017_f1(confusion: Confusion, labels: Sequence[str]) -> float:
     """Mean of the F1 of normal rhythm (N), atrial fibrillation (A) and other rhythm (O); noise counts in their errors.
 
-    Source: Clifford et al. 2017, Computing in Cardiology 44, 'AF classification from a short single lead ECG recording'.
+    Source: Clifford et al. 2017, 'AF classification from a short single lead ECG recording', CinC 44.
     """
     at = [list(labels).index(label) for label in ("N", "A", "O")]
     f1 = _divide(2 * np.diagonal(confusion), confusion.sum(0) + confusion.sum(1))
@@ -52,4 +52,5 @@ def cinc2017_f1(confusion: Confusion, labels: Sequence[str]) -> float:
 
 def _divide(numerator: NDArray[np.integer], denominator: NDArray[np.integer]) -> NDArray[np.float64]:
     out = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out

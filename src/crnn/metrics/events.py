@@ -99,5 +99,7 @@ def interval_counts(
 
 def f1(right: NDArray[np.integer], found: NDArray[np.integer], there: NDArray[np.integer]) -> NDArray[np.float64]:
     """2 right / (found + there) each; NaN where nothing was found and nothing was there."""
-    total = (found + there).astype(float)
-    return np.divide(2.0 * right, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+    total = np.asarray(found + there, float)
+    out = np.full(total.shape, np.nan)
+    np.divide(2.0 * right, total, out=out, where=total > 0)
+    return out

@@ -172,7 +172,7 @@ def seed(data: DataSummary) -> Recipe:
     On sequences of full length it gives exactly the numbers of the plain PyTorch class with the same weights; on padded
     ones it gives the right numbers, where the tutorial's `x[:, -1]` reads the padding.
     """
-    layers: list[dict[str, Any]] = [*_front(data, normalise=False)]
+    layers: list[dict[str, Any]] = [*front(data, normalise=False)]
     layers += [
         {"type": "conv", "channels": 64, "kernel_size": 3},
         {"type": "norm", "kind": "batch"},
@@ -207,12 +207,12 @@ def lstm_fcn(data: DataSummary) -> Recipe:
     }
     train = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "plateau"}
     return {
-        "model": {"layers": _front(data, normalise=True), "summary": summary, "head": {"dropout": 0.5}},
+        "model": {"layers": front(data, normalise=True), "summary": summary, "head": {"dropout": 0.5}},
         "train": {**train, "batch_size": 32},
     }
 
 
-def _front(data: DataSummary, *, normalise: bool) -> list[dict[str, Any]]:
+def front(data: DataSummary, *, normalise: bool) -> list[dict[str, Any]]:
     """From raw input to frames of channels: log-mels for audio, vectors for symbols, filled gaps for series."""
     if data.kind == "symbols":
         return [{"type": "embedding", "vocab_size": data.vocabulary_size, "channels": 32}]

@@ -9,12 +9,16 @@ from crnn.errors import ConfigError
 from crnn.plugins import plugins
 from crnn.presets.general import default, live, lstm_fcn, seed
 from crnn.presets.recipe import DataSummary, Recipe
+from crnn.presets.tag import ecg_small, sed, tag
 
 PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "default": default,
     "live": live,
     "seed": seed,
     "lstm-fcn": lstm_fcn,
+    "tag": tag,
+    "sed": sed,
+    "ecg-small": ecg_small,
 }
 """Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
 

@@ -292,4 +292,4 @@ def log_odds_of_rarity(counts: Iterable[int], prior: float) -> NDArray[np.float3
     Source: logit adjustment, Menon et al. 2021, arXiv:2007.07314, with a share of the prior.
     """
     share = np.array(list(counts), float)
-    return (-prior * np.log(share / share.sum())).astype(np.float32)
+    return np.asarray(-prior * np.log(share / share.sum()), np.float32)

@@ -78,7 +78,7 @@ class TagIntervals(Tag):
             stride,
             thresholds=np.array(chosen["thresholds"], np.float32),
             smooth=int(in_frames(chosen["smooth"], sample_rate) / stride / 2),
-            shortest=int(round(in_frames(chosen["shortest"], sample_rate) / stride)),
+            shortest=round(in_frames(chosen["shortest"], sample_rate) / stride),
         )
 
     def count(self, outputs: Ragged, targets: Sequence[Target], frames: Frames) -> NDArray[np.float64]:
@@ -128,8 +128,8 @@ class TagIntervals(Tag):
         ]
         unit = "s" if frames.sample_rate else "frames"
         note = (
-            f"Right: onset within {self.config.collar:g} {unit}, offset within that or half of the length, whichever is "
-            f"more. Segments are of {SEGMENT:g} {unit}."
+            f"Right: onset within {self.config.collar:g} {unit}, offset within that or half of the length. "
+            f"Segments are of {SEGMENT:g} {unit}."
         )
         columns = ["class", "there", "found", "right", "event F1", "segment F1"]
         return [Table("Intervals by class", columns, rows, note)]

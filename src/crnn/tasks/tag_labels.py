@@ -40,7 +40,7 @@ class TagLabels(Tag):
             raise DataError(f"{where}: found {target!r:.60}, expected a label for every frame as in training")
         used = set(np.unique(target.codes).tolist())
         table = [self.code(name, where) if code in used else -1 for code, name in enumerate(target.names)]
-        return np.array([*table, -1], np.int64)[target.codes]  # UNLABELLED is the last
+        return np.asarray(np.array([*table, -1])[target.codes], np.int64)  # UNLABELLED is the last
 
     def encode(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> Ragged:  # type: ignore[override]
         """The class in the middle of the input frames that an output frame stands for; -1 for none."""
@@ -118,13 +118,14 @@ class TagLabels(Tag):
         }
 
     def _square(self, total: NDArray[np.float64]) -> NDArray[np.int64]:
-        return total.round().astype(np.int64).reshape(len(self.labels), len(self.labels))
+        return np.asarray(total.round(), np.int64).reshape(len(self.labels), len(self.labels))
 
     def errors(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of the labelled frames that are wrong."""
         square = counts.reshape(-1, len(self.labels), len(self.labels))
         total = square.sum((1, 2))
-        return 1 - np.divide(np.trace(square, axis1=1, axis2=2), total, out=np.ones(len(total)), where=total > 0)
+        right = np.trace(square, axis1=1, axis2=2)
+        return np.asarray(1 - np.divide(right, total, out=np.ones(len(total)), where=total > 0))
 
     def tables(
         self, outputs: Ragged, targets: Sequence[Target], frames: Frames, counts: NDArray[np.float64]
@@ -143,7 +144,7 @@ class TagLabels(Tag):
 def at_input_rate(codes: NDArray[np.int64], stride: int, length: int) -> NDArray[np.int64]:
     """One value an input frame; frames behind the last output frame have its value."""
     repeated = np.repeat(codes, stride)[:length]
-    return np.pad(repeated, (0, length - len(repeated)), mode="edge") if len(repeated) < length else repeated
+    return np.concatenate([repeated, np.repeat(repeated[-1:], length - len(repeated))])
 
 
 class LabelFollower(Follower):

@@ -109,7 +109,7 @@ class TagPoints(Tag):
         """The class at each given place (input frames), by the outputs around it; one is always given."""
         scores = around(self.log_scores(outputs), self._reach(frames.stride, frames.sample_rate))
         at = np.minimum(places // frames.stride, len(outputs) - 1)
-        return scores[at].argmax(1).astype(np.int64)
+        return np.asarray(scores[at].argmax(1), np.int64)
 
     def _reach(self, stride: int, sample_rate: float | None) -> int:
         """Output frames on each side of a peak that have a say in its class: half of those trained as it."""
@@ -145,7 +145,7 @@ class TagPoints(Tag):
         found = counts[:, : size * size].reshape(-1, size, size)
         right = np.trace(found[:, :-1, :-1], axis1=1, axis2=2)
         total = found.sum((1, 2))
-        return 1 - np.divide(right, total, out=np.ones(len(right)), where=total > 0)
+        return np.asarray(1 - np.divide(right, total, out=np.ones(len(right)), where=total > 0))
 
     def tables(
         self, outputs: Ragged, targets: Sequence[Target], frames: Frames, counts: NDArray[np.float64]
@@ -154,17 +154,15 @@ class TagPoints(Tag):
         within = f"within {self.config.tolerance:g} {'s' if frames.sample_rate else 'frames'} of a true one"
         return [
             self._table("Points found", found, f"A point found is right {within}, with its class."),
-            self._table(
-                "Class at the given positions", given, "Positions are taken from the annotation, as papers do."
-            ),
+            self._table("Class at the given positions", given, "Positions are the annotation's, as in papers."),
         ]
 
     def _table(self, title: str, confusion: NDArray[np.int64], note: str) -> Table:
         size = len(self.labels)
         right, true, stated = np.diagonal(confusion)[:size], confusion.sum(1)[:size], confusion.sum(0)[:size]
         sensitive, predictive = sensitivity(confusion)[:size], predictivity(confusion)[:size]
-        rows = [list(row) for row in zip(self.labels, true.tolist(), stated.tolist(), sensitive.tolist(),
-                                         predictive.tolist(), f1(right, stated, true).tolist(), strict=True)]  # fmt: skip
+        columns = (true, stated, sensitive, predictive, f1(right, stated, true))
+        rows = [list(row) for row in zip(self.labels, *(column.tolist() for column in columns), strict=True)]
         return Table(title, ["class", "there", "found", "sensitivity", "predictivity", "F1"], rows, note)
 
     def confusion(self, total: NDArray[np.float64]) -> list[list[int]]:
@@ -239,7 +237,7 @@ def around(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     if not reach:
         return values
     padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
-    total = padded[: len(values)].copy()
+    total: NDArray[np.float32] = padded[: len(values)].copy()
     for shift in range(1, 2 * reach + 1):  # one by one, so that a part of a sequence gives the same bits
         total += padded[shift : shift + len(values)]
     return total
@@ -248,7 +246,7 @@ def around(values: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
 def log_softmax(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Over axis 1."""
     shifted = outputs - outputs.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))  # type: ignore[no-any-return]
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.float32)
 
 
 def nan_mean(values: NDArray[np.float64]) -> float:

@@ -52,6 +52,9 @@ class TrainConfig:
     """Stop early after this many epochs without improvement on validation; None trains the full length."""
     keep: Literal["best", "last"] = "best"
     """Which weights the trained network gets: the best on validation, or those of the end."""
+    window: int | None = None
+    """Frames of the windows, half overlapping, that longer sequences are cut into for training, in a task that answers
+    for every frame; None trains on whole sequences. Validation and prediction are always on whole ones."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of training sequences, mixup among them."""
     seed: int = 0
@@ -72,7 +75,7 @@ class TrainConfig:
         if self.min_steps > self.max_steps:
             raise ConfigError(f"train.min_steps={self.min_steps} is more than max_steps={self.max_steps}")
         for name in ("epochs", "steps", "min_steps", "max_steps", "batch_size", "plateau_patience", "accumulate",
-                     "patience", "evaluate_every", "checkpoint_every", "threads"):  # fmt: skip
+                     "patience", "window", "evaluate_every", "checkpoint_every", "threads"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train.{name}={value}; expected at least 1")

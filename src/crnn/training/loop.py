@@ -20,6 +20,7 @@ from crnn.config import to_plain
 from crnn.data.augment import Augment
 from crnn.data.batch import Batches
 from crnn.data.dataset import Dataset
+from crnn.data.windows import windows
 from crnn.errors import ConfigError
 from crnn.nn.frames import Frames
 from crnn.sequences import Ragged, Sequences
@@ -119,6 +120,8 @@ class _Trainer:
         progress: Report | None,
     ) -> None:
         self.network, self.task, self.config, self.path, self.progress = network, task, config, path, progress
+        if config.window is not None:
+            train = _cut(train, task, config.window)
         self.train, self.validation = train, validation if validation is not None and len(validation) else None
         self.device, self.autocast = open_device(config.precision)
         network.to(self.device)
@@ -523,6 +526,16 @@ def _encode(task: Task, network: nn.Module, data: Dataset) -> Any:
     if isinstance(task, StepTask):
         return task.encode(data.targets, places, _frames(network, data))
     return task.encode(data.targets, places)
+
+
+def _cut(train: Dataset, task: Task, size: int) -> Dataset:
+    """Training sequences as windows."""
+    if not task.per_step:
+        raise ConfigError(
+            f"train.window={size}: needs a task that answers for every frame, found {task.name}, whose targets are of "
+            "whole sequences; take it out"
+        )
+    return windows(train, size)
 
 
 def _rows(targets: Any, indices: Tensor) -> Any:

@@ -69,11 +69,8 @@ def read_audio(source: Source, options: ReadOptions) -> Dataset:
     return read_found(found, options, name, intervals)
 
 
-def read_found(
-    found: FoundFiles, options: ReadOptions, source: str, intervals: Intervals | None = None
-) -> Dataset:
-    """The same for files that are known already, parts of recordings among them; their targets are `intervals`, if any.
-    """
+def read_found(found: FoundFiles, options: ReadOptions, source: str, intervals: Intervals | None = None) -> Dataset:
+    """The same for files that are known already, parts of recordings among them; `intervals` are their targets."""
     problems = found.problems
     headers: dict[str, AudioHeader] = {}
     for file in found.files:

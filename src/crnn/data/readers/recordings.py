@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -144,14 +144,15 @@ def _example(recording: Recording, leads: tuple[str, ...], rate: float) -> Examp
         _check_events(target, recording)
     if rate == recording.rate:
         part = functools.partial(_read, recording, leads)
-        load = functools.partial(part, 0, recording.frames)
+        load: Callable[[], NDArray[np.float32]] = functools.partial(part, 0, recording.frames)
         length = recording.frames
     else:
         ratio = _ratio(rate, recording.rate)
+        part = None
         length = max(round(recording.frames * ratio), 1)
         load = functools.partial(_load_resampled, recording, leads, ratio, length)
         target = resample_events(target, ratio, length) if isinstance(target, Events) else target
-    return Example(recording.id, recording.where, length, load, target, recording.group, recording.split)
+    return Example(recording.id, recording.where, length, load, target, recording.group, recording.split, part)
 
 
 def _check_events(events: Events, recording: Recording) -> None:
@@ -222,8 +223,3 @@ def _bridged(lead: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[n
         return np.zeros_like(lead) if missing.all() else lead
     time = np.arange(len(lead))
     return np.interp(time, time[~missing], lead[~missing]).astype(np.float32)
-
-
-def grouped_by_record(recordings: Sequence[Recording]) -> list[Recording]:
-    """Each recording a group of its own: for windows of it, and records that name their patient."""
-    return [replace(recording, group=recording.id) for recording in recordings]

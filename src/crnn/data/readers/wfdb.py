@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -250,7 +252,8 @@ def read_annotations(path: Path, annotator: str, rate: float) -> list[tuple[int,
     """
     wfdb = import_wfdb()
     try:
-        found = wfdb.rdann(str(path), annotator)
+        with _without_warnings():
+            found = wfdb.rdann(str(path), annotator)
     except _PARSING as error:
         place = path.with_name(f"{path.name}.{annotator}")
         raise DataError(f"{place}: not a WFDB annotation file ({type(error).__name__}: {error})") from None
@@ -290,6 +293,39 @@ def _rhythms(path: Path, header: Any) -> Events:
     )
 
 
+def write_record(
+    path: Path,
+    signal: NDArray[np.floating],
+    *,
+    leads: Sequence[str],
+    rate: float,
+    format: str = "16",
+    gain: float = 1000.0,
+    comments: Sequence[str] = (),
+) -> None:
+    """Write a signal in mV, (frames, leads), as a WFDB record: path.hea and path.dat.
+
+    Args:
+        format: '16', '212' or '516' (FLAC).
+        gain: steps of the written integers in a millivolt.
+        comments: lines for the header, such as 'Dx: 426783006'.
+    """
+    count = len(leads)
+    with _without_warnings():
+        import_wfdb().wrsamp(
+            path.name,
+            fs=rate,
+            units=["mV"] * count,
+            sig_name=list(leads),
+            p_signal=np.asarray(signal, np.float64),
+            fmt=[format] * count,
+            adc_gain=[gain] * count,
+            baseline=[0] * count,
+            comments=list(comments),
+            write_dir=str(path.parent),
+        )
+
+
 def write_annotations(path: Path, events: Events, rate: float) -> None:
     """Write events as a WFDB annotation file, RECORD.ANNOTATOR.
 
@@ -315,9 +351,18 @@ def write_annotations(path: Path, events: Events, rate: float) -> None:
             rows.append((start, code, note))
     rows.sort(key=lambda row: row[0])
     samples, codes, notes = zip(*rows, strict=True)
-    wfdb.wrann(
-        record, annotator, np.array(samples), list(codes), aux_note=list(notes), fs=rate, write_dir=str(path.parent)
-    )
+    with _without_warnings():
+        wfdb.wrann(
+            record, annotator, np.array(samples), list(codes), aux_note=list(notes), fs=rate, write_dir=str(path.parent)
+        )
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """The package uses what newer versions of pandas warn of; a user can do nothing about that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def import_wfdb() -> ModuleType:
