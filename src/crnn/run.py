@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -660,6 +661,7 @@ def summarise(train: Dataset, task: Task) -> DataSummary:
         varied_scale=varied,
         vocabulary_size=len(train.vocabulary),
         height=train.height,
+        frames_per_label=task.frames_per_label(train.targets, lengths) if isinstance(task, StepTask) else math.inf,
     )
 
 

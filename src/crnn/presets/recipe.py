@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ class DataSummary:
     vocabulary_size: int = 0
     height: int | None = None
     """Of images, in pixels."""
+    frames_per_label: float = math.inf
+    """Of a transcription: input frames for each label (and for each blank that repeats need) of the tightest text."""
 
 
 Recipe = dict[str, Any]

@@ -10,6 +10,7 @@ from crnn.plugins import plugins
 from crnn.presets.general import default, live, lstm_fcn, seed
 from crnn.presets.recipe import DataSummary, Recipe
 from crnn.presets.tag import ecg_small, sed, tag
+from crnn.presets.transcribe import deepspeech2, speech, speech_small
 
 PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "default": default,
@@ -19,6 +20,9 @@ PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "tag": tag,
     "sed": sed,
     "ecg-small": ecg_small,
+    "speech": speech,
+    "speech-small": speech_small,
+    "deepspeech2": deepspeech2,
 }
 """Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
 

@@ -103,13 +103,10 @@ def _spread(data: Dataset, most: int, max_values: int) -> list[int]:
     return order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))].tolist()  # type: ignore[no-any-return]
 
 
-def _differs(a: dict[str, object], b: dict[str, object]) -> bool:
-    """Whether a decision changed; values may differ by rounding."""
-    for key, found in a.items():
-        if key == "probabilities" or isinstance(found, float):
-            continue
-        if found != b[key] and not isinstance(found, (dict, list)):
-            return True
-        if isinstance(found, list) and not any(isinstance(v, float) for v in found) and found != b[key]:
-            return True
-    return False
+def _differs(a: Any, b: Any) -> bool:
+    """Whether a decision changed; values may differ by rounding, and probabilities are values."""
+    if isinstance(a, dict):
+        return any(_differs(found, b[key]) for key, found in a.items() if key != "probabilities")
+    if isinstance(a, (list, tuple)):
+        return len(a) != len(b) or any(_differs(x, y) for x, y in zip(a, b, strict=True))
+    return not isinstance(a, float) and bool(a != b)

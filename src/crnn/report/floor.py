@@ -25,11 +25,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import config
+from crnn.data.codec import BLANK
 from crnn.data.dataset import Dataset
 from crnn.errors import DataError
-from crnn.sequences import pad
+from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
+from crnn.sequences import Ragged, pad
+from crnn.tasks.decoding import Decoding
 from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
+from crnn.tasks.transcribe import Transcribe
 
 Signal = NDArray[np.float32]
 """(frames, channels), finite: what every floor method starts from."""
@@ -128,7 +133,25 @@ def measure_floors(
 
 
 StepFloor = Callable[[Any, Dataset, Dataset, FloorConfig, int], list[Floor]]
-STEP_FLOORS: dict[str, StepFloor] = {}
+
+
+def most_frequent_text(
+    task: Transcribe, train: Dataset, test: Dataset, settings: FloorConfig, seed: int
+) -> list[Floor]:
+    """The training text that is there most often, said of everything."""
+    text = task.most_frequent
+    numbers = task.codec.encode(text, "the most frequent text")
+    spelt = [row for number in numbers for row in (BLANK, number)]  # a blank before each, for letters that repeat
+    outputs = Ragged.of([20.0 * torch.eye(task.num_outputs)[[*spelt, BLANK]]] * len(test))
+    lengths = torch.full((len(test),), len(spelt) + 1)
+    decoding, task.decoding = task.decoding, Decoding()
+    counts = task.count(outputs, test.targets, Frames(Timing(1, 0, 0), lengths, lengths))
+    task.decoding = decoding
+    scores = {name: value for name, value in task.scores_of(counts.sum(0)).items() if name != "blank_share"}
+    return [Floor("most frequent text", scores, f"{text[:60]!r} for every example")]
+
+
+STEP_FLOORS: dict[str, StepFloor] = {"transcribe": most_frequent_text}
 """Name of a step task -> (task, train, test, settings, seed) to its floors, scored with its own counts."""
 
 

@@ -15,9 +15,14 @@ from crnn.tasks.multilabel import MultiLabel
 from crnn.tasks.regress import Regress
 from crnn.tasks.tag import Tag
 from crnn.tasks.task import Task
+from crnn.tasks.transcribe import Transcribe
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress, Tag)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, MultiLabel, Regress, Tag, Transcribe)}
 """Every task of ours by name; other packages add theirs by the entry point group crnn.tasks."""
+FREE_TEXT_LENGTH = 4
+"""Mean length, in characters, from which texts that hardly repeat are transcripts."""
+FREE_TEXT_EXAMPLES = 10
+"""Fewer, and that they do not repeat means nothing."""
 
 
 def find_task(name: str) -> type[Task]:
@@ -35,8 +40,8 @@ def find_task(name: str) -> type[Task]:
 def infer_task(targets: Sequence[Target]) -> tuple[str, str]:
     """The name of the task for these targets, and the reason in words for the user.
 
-    Text is classified, numbers are regressed, sets of labels are a multi-label problem. Whole numbers that repeat
-    often (0, 1, 2 in a CSV column) are class numbers.
+    Text is classified, or transcribed where it hardly repeats; numbers are regressed, sets of labels are a multi-label
+    problem. Whole numbers that repeat often (0, 1, 2 in a CSV column) are class numbers.
 
     Raises:
         DataError: no targets at all, or a mixture of kinds.
@@ -53,8 +58,9 @@ def infer_task(targets: Sequence[Target]) -> tuple[str, str]:
     if all(isinstance(target, tuple) for target in known):
         names = {label for target in known if isinstance(target, tuple) for label in target}
         return "multilabel", f"every example has a set of labels, {len(names)} different ones in all"
-    if all(isinstance(target, str) for target in known):
-        return "classify", f"targets are text, {len(set(known))} different ones"
+    texts = [target for target in known if isinstance(target, str)]
+    if len(texts) == len(known):
+        return _task_of_texts(texts)
     numbers = [float(target) for target in known if isinstance(target, (int, float))]
     if len(numbers) == len(known):
         return _task_of_numbers(numbers)
@@ -62,6 +68,17 @@ def infer_task(targets: Sequence[Target]) -> tuple[str, str]:
     raise DataError(
         f"targets are of mixed kinds ({', '.join(kinds)}); expected all text, all numbers or all label sets"
     )
+
+
+def _task_of_texts(texts: list[str]) -> tuple[str, str]:
+    different = len(set(texts))
+    is_free = different > len(texts) / 2 and sum(map(len, texts)) >= FREE_TEXT_LENGTH * len(texts)
+    if is_free and len(texts) >= FREE_TEXT_EXAMPLES:
+        return (
+            "transcribe",
+            f"targets are texts that hardly repeat, {different} of {len(texts)}; --task classify makes classes of them",
+        )
+    return "classify", f"targets are text, {different} different ones"
 
 
 def _task_of_numbers(numbers: list[float]) -> tuple[str, str]:

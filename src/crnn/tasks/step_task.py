@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -94,6 +95,11 @@ class StepTask(Task):
     def find_problems(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> list[Problem]:
         """Examples that cannot be trained on with a network of these frames, before any training."""
         return []
+
+    def frames_per_label(self, targets: Sequence[Target], lengths: NDArray[np.int64]) -> float:
+        """Input frames for each label of the tightest example, where an example needs as many output frames as labels:
+        what bounds the pooling over time. Infinite where nothing does."""
+        return math.inf
 
     def check_augment(self, config: Any) -> None:
         """Raises ConfigError for a change of the training data that would make targets untrue."""
