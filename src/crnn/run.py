@@ -46,9 +46,13 @@ from crnn.training.ranks import this_place, wait_for_all, was_restarted
 
 SECTIONS = ("model", "train", "split", "task")
 """What --config files and --set paths begin with."""
-SPLIT_OF_TASK: dict[str, dict[str, Any]] = {"regress": {"validation": 0.25, "min_validation": 8}}
+SPLIT_OF_TASK: dict[str, dict[str, Any]] = {
+    "regress": {"validation": 0.25, "min_validation": 8},
+    "transcribe": {"validation": 0.1, "min_validation": 16},
+}
 """Where a task needs another split than the default: how long a regression can be trained before it follows the noise
-depends on how much noise there is, so even a small set keeps a part to stop on."""
+depends on how much noise there is, so even a small set keeps a part to stop on. A text has many letters, so that a few
+texts are enough to calibrate their confidence by and to tune a language model."""
 LOOK = 1000
 """Training examples, evenly spaced, whose values are looked at for the preset when the data is not in memory."""
 

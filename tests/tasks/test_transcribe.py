@@ -137,7 +137,7 @@ def test_letters_that_training_never_saw_count_as_errors(run):
 def test_a_language_model_is_tuned_on_validation_and_kept(tmp_path):
     train_ngrams([str(text).split() for text in letters_data(200, seed=9).targets], 2).save(tmp_path / "words.arpa")
     settings = {"decoding": {"lm": str(tmp_path / "words.arpa")}}
-    run = train(letters_data(100), out=tmp_path / "run", epochs=4, task=settings)
+    run = train(letters_data(100), out=tmp_path / "run", epochs=4, task=settings, split={"min_validation": 4})
     task = crnn.load(tmp_path / "run").task
     assert task.lm_weight == run.model.task.lm_weight is not None
     assert task.of_character.examples > 50
