@@ -203,6 +203,19 @@ def test_silence_and_clipping():
     ]
 
 
+def test_images_without_ink_and_with_too_much():
+    lines = [np.zeros((40, 1, 16), dtype=np.float32) for _ in range(4)]
+    for line in lines[:3]:
+        line[2:30:3, 0, 4:12] = 1.0
+    lines[1][5, 0, 6] = 0.2
+    lines[2][:36] = 1.0
+    data = replace(make(lines, kind="image"), height=16)
+    assert found(data) == [
+        "row 2: more than 60% of the image is ink; a line of text has less: look at it",
+        "row 3: no ink: the image is empty, or too faint to tell writing from paper; look at it",
+    ]
+
+
 def test_symbols_are_checked_too():
     rng = np.random.default_rng(0)
     data = replace(make([rng.integers(0, 4, 30) for _ in range(6)], kind="symbols"), vocabulary=tuple("ACGT"))

@@ -37,6 +37,8 @@ CLIPPED = 0.999
 CLIPPED_SHARE = 0.001
 SILENT = 1e-4
 """Audio that never exceeds this (-80 dB) is silence."""
+HALF_INK, MOSTLY_INK = 0.5, 0.6
+"""A pixel this dark is ink; a line with a larger share of ink than that is odd."""
 OUTLIER = 1000
 """A sequence this many times longer or shorter than the median is suspect."""
 ALIKE = 0.8
@@ -213,7 +215,12 @@ def _look_at(example: Example, frames: NDArray[np.generic], data: Dataset, scan:
     if bool(missing.all()):
         scan.findings.error(example.where, "has no value at all; remove it")
         return
-    oddities = _odd_sound(frames, low, high) if data.kind == "audio" else _odd_series(data, example.length, low, high)
+    if data.kind == "audio":
+        oddities = _odd_sound(frames, low, high)
+    elif data.kind == "image":
+        oddities = _odd_image(frames)
+    else:
+        oddities = _odd_series(data, example.length, low, high)
     for what in oddities:
         scan.findings.warning(example.where, what)
 
@@ -223,6 +230,14 @@ def _odd_sound(frames: NDArray[np.generic], low: Bounds, high: Bounds) -> Iterat
         yield "silence; remove it, unless silence is a class"
     elif float((np.abs(frames) >= CLIPPED).mean()) >= CLIPPED_SHARE:
         yield "clipped audio (recorded too loud); the network will learn the distortion"
+
+
+def _odd_image(pixels: NDArray[np.generic]) -> Iterator[str]:
+    ink = float((np.asarray(pixels, np.float32) > HALF_INK).mean())
+    if ink == 0:
+        yield "no ink: the image is empty, or too faint to tell writing from paper; look at it"
+    elif ink > MOSTLY_INK:
+        yield f"more than {MOSTLY_INK:.0%} of the image is ink; a line of text has less: look at it"
 
 
 def _odd_series(data: Dataset, length: int, low: Bounds, high: Bounds) -> Iterator[str]:

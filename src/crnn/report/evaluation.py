@@ -34,6 +34,7 @@ from crnn.nn.frames import Frames
 from crnn.report.cost import Cost, measure_cost
 from crnn.report.exactness import Exactness, measure_exactness
 from crnn.report.floor import Floor, FloorConfig, Form, Number, form_of, measure_floors
+from crnn.report.picture import line_picture
 from crnn.sequences import Ragged
 from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Table, Task
@@ -115,6 +116,8 @@ class WorstExample:
     """Equally spaced points of each drawn channel; None where missing."""
     text: str = ""
     """For symbols: the beginning."""
+    picture: str = ""
+    """For line images: a small PNG as a data URI."""
 
 
 @dataclass(frozen=True)
@@ -596,6 +599,7 @@ def worst_example(data: Dataset, index: int, prediction: dict[str, Any], error: 
         channels=[data.channel_names[c] for c in _drawn_channels(frames)] if drawn else [],
         signal=drawn,
         text="".join(symbols) if all(len(s) == 1 for s in symbols) else " ".join(symbols),
+        picture=line_picture(frames) if data.kind == "image" else "",
     )
 
 
@@ -678,7 +682,7 @@ def length_unit(data: Dataset) -> str:
     """What a length is counted in, in words."""
     if data.sample_rate:
         return "seconds"
-    return "symbols" if data.kind == "symbols" else "steps"
+    return {"symbols": "symbols", "image": "columns"}.get(data.kind, "steps")
 
 
 def _scatter(predictions: list[dict[str, Any]], data: Dataset, most: int = 1000) -> list[tuple[float, float]]:
