@@ -1,5 +1,7 @@
 """Labels of frames, points and intervals: encoded, found, scored, and the same in a stream."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -173,13 +175,16 @@ def test_any_division_of_a_stream_finds_what_the_whole_does(target, config, stri
     (whole,) = task.find(Ragged.of([torch.from_numpy(outputs)]), frames_of(length, stride=stride))
     assert len(whole) >= 5
     for _ in range(5):
-        follower, found, at = task.follower(stride, None), [], 0
+        follower, found, at = task.follow(Timing(stride), None), [], 0
         while at < 400:
             size = int(random.integers(0, 30))
             found += follower.push(outputs[at : at + size])
             at += size
+            again = task.follow(Timing(stride), None)  # it goes on where it was saved
+            again.restore(json.loads(json.dumps(follower.state())))
+            follower = again
         found += follower.finish(length)
-        assert found == whole
+        assert found == [one.to_dict(None) for one in whole]
 
 
 def beats_data(count, seconds=20, seed=0):
@@ -194,20 +199,20 @@ def beats_data(count, seconds=20, seed=0):
 def test_beats_of_new_patients_are_found(tmp_path):
     """ecg-small learns a synthetic heart on windows; its stream finds the same beats."""
     data = beats_data(12)
-    run = crnn.train(data, task="tag", preset="ecg-small", config={"train": {"steps": 120, "window": 600, "learning_rate": 5e-3}},
-                     out=tmp_path / "run")  # fmt: skip
+    config = {"train": {"steps": 120, "window": 600, "learning_rate": 5e-3}}
+    run = crnn.train(data, task="tag", preset="ecg-small", config=config, out=tmp_path / "run")
     assert run.evaluation.metrics["detection_f1"].point > 0.9
     model = crnn.load(tmp_path / "run")
     new = beats_data(2, seconds=30, seed=100)
     (prediction, _) = model.predict(new)
     assert prediction["events"][0].keys() == {"label", "start", "end", "seconds", "end_seconds", "probability"}
     network, task = model.network, model.task
-    state, follower, found = network.start(1), task.follower(network.timing.stride, 120.0), []
+    state, follower, found = network.start(1), task.follow(network.timing, 120.0), []
     with torch.no_grad():
         for chunk in torch.from_numpy(new[0].load())[None].split(97, 1):
             outputs, state = network.push(chunk, state)
             found += follower.push(outputs[0].numpy())
         found += follower.push(network.finish(state)[0].numpy())
     found += follower.finish(new[0].length)
-    assert [f.start for f in found] == [event["start"] for event in prediction["events"]]
-    assert [f.label for f in found] == [event["label"] for event in prediction["events"]]
+    for name in ("start", "label"):
+        assert [event[name] for event in found] == [event[name] for event in prediction["events"]]

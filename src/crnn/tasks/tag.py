@@ -22,8 +22,10 @@ from crnn.data.annotation import Annotation, Events, StepLabels
 from crnn.data.dataset import Kind, Target
 from crnn.errors import ConfigError, DataError
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged
 from crnn.tasks.classify import named_weights, natural_order
+from crnn.tasks.follow import Follower, News
 from crnn.tasks.step_task import StepTask
 
 
@@ -88,25 +90,30 @@ class Found:
         return {**plain, "probability": self.probability}
 
 
-class Follower:
-    """Turns the outputs of a stream into what is found, as soon as it is certain.
+class Finder(Follower):
+    """Tells of what is found as soon as it is certain.
 
-    Promise: however the outputs are divided into pushes, the same is found, and all of it equals what is found in the
-    whole. Memory is constant.
+    `delay` is how many output frames that takes, at most, from the frame of a point or the end of an interval.
     """
 
-    @abstractmethod
-    def push(self, outputs: NDArray[np.float32]) -> list[Found]:
-        """Take (n, outputs), n >= 0; returns what has become certain by them, in order of its end."""
+    delay: float
+
+    def __init__(self, sample_rate: float | None) -> None:
+        self._rate = sample_rate
 
     @abstractmethod
-    def finish(self, length: int) -> list[Found]:
+    def find(self, outputs: NDArray[np.floating[Any]]) -> list[Found]:
+        """What has become certain by (n, outputs) more frames, in order of its end."""
+
+    @abstractmethod
+    def find_rest(self, length: int) -> list[Found]:
         """The rest, once the stream has ended after `length` input frames."""
 
-    @property
-    @abstractmethod
-    def delay(self) -> float:
-        """Output frames, at most, from the frame of a point, or the end of an interval, until it is told of."""
+    def push(self, outputs: NDArray[np.floating[Any]]) -> list[News]:
+        return [found.to_dict(self._rate) for found in self.find(outputs)]
+
+    def finish(self, length: int) -> list[News]:
+        return [found.to_dict(self._rate) for found in self.find_rest(length)]
 
 
 class Tag(StepTask):
@@ -172,15 +179,15 @@ class Tag(StepTask):
         return len(self.labels)
 
     @abstractmethod
-    def follower(self, stride: int, sample_rate: float | None) -> Follower:
-        """What turns outputs of a network with this stride, and data of this rate, into what is found."""
+    def follow(self, timing: Timing, sample_rate: float | None) -> Finder:
+        """What turns the outputs of a network with this timing, and data of this rate, into what is found."""
 
     def find(self, outputs: Ragged, frames: Frames) -> list[list[Found]]:
         """What is found in each sequence."""
         found = []
         for row, length in zip(outputs, frames.lengths.tolist(), strict=True):
-            follower = self.follower(frames.stride, frames.sample_rate)
-            found.append([*follower.push(row.numpy()), *follower.finish(length)])
+            finder = self.follow(frames.timing, frames.sample_rate)
+            found.append([*finder.find(row.numpy()), *finder.find_rest(length)])
         return found
 
     def predictions(self, outputs: Ragged, frames: Frames) -> list[dict[str, Any]]:  # type: ignore[override]

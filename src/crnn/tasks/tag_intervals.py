@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from crnn.data.dataset import Target
 from crnn.metrics.events import f1, interval_counts
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
-from crnn.tasks.tag import Follower, Found, Tag, in_frames
+from crnn.tasks.tag import Finder, Found, Tag, in_frames
 from crnn.tasks.tag_points import nan_mean
 from crnn.tasks.task import Table
 
@@ -66,16 +67,18 @@ class TagIntervals(Tag):
         total: Tensor = (each * known).sum() / known.sum().clamp(min=1)
         return total
 
-    def follower(self, stride: int, sample_rate: float | None) -> IntervalFollower:
+    def follow(self, timing: Timing, sample_rate: float | None) -> IntervalFinder:
+        stride = timing.stride
         chosen = {
             "thresholds": [self.config.threshold] * len(self.labels),
             "smooth": self.config.smooth,
             "shortest": self.config.shortest,
             **self.tuned,
         }
-        return IntervalFollower(
+        return IntervalFinder(
             self.labels,
             stride,
+            sample_rate,
             thresholds=np.array(chosen["thresholds"], np.float32),
             smooth=int(in_frames(chosen["smooth"], sample_rate) / stride / 2),
             shortest=round(in_frames(chosen["shortest"], sample_rate) / stride),
@@ -169,32 +172,46 @@ def _segments(events: Sequence[tuple[int, int, int]], length: int, segment: floa
     return marks
 
 
-class IntervalFollower(Follower):
+class IntervalFinder(Finder):
     """Intervals of each class, told of when they end."""
 
     def __init__(
-        self, labels: Sequence[str], stride: int, *, thresholds: NDArray[np.float32], smooth: int, shortest: int
+        self,
+        labels: Sequence[str],
+        stride: int,
+        sample_rate: float | None,
+        *,
+        thresholds: NDArray[np.float32],
+        smooth: int,
+        shortest: int,
     ) -> None:
+        super().__init__(sample_rate)
         self._labels, self._stride, self._thresholds, self._shortest = labels, stride, thresholds, shortest
         self._reach = smooth  # output frames on each side of one that its median is over
         self._kept = np.zeros((0, len(labels)), np.float32)
         self._first = self._done = 0
         self._since = np.full(len(labels), -1)  # where the interval that goes on began; -1 for none
         self._peak = np.zeros(len(labels))
+        self.delay = float(self._reach + 1)
 
-    @property
-    def delay(self) -> float:
-        return float(self._reach + 1)
-
-    def push(self, outputs: NDArray[np.float32]) -> list[Found]:
-        self._kept = np.concatenate([self._kept, outputs])
+    def find(self, outputs: NDArray[np.floating[Any]]) -> list[Found]:
+        self._kept = np.concatenate([self._kept, np.asarray(outputs, np.float32)])
         return self._decide(self._first + len(self._kept) - self._reach)
 
-    def finish(self, length: int) -> list[Found]:
+    def find_rest(self, length: int) -> list[Found]:
         found = self._decide(self._first + len(self._kept))
         for code in range(len(self._labels)):
             self._close(code, self._done, found, length)
         return found
+
+    def state(self) -> dict[str, Any]:
+        places = {"first": self._first, "done": self._done, "since": self._since.tolist(), "peak": self._peak.tolist()}
+        return {"kept": self._kept.tolist(), **places}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._kept = np.array(state["kept"], np.float32).reshape(-1, len(self._labels))
+        self._first, self._done = state["first"], state["done"]
+        self._since, self._peak = np.array(state["since"]), np.array(state["peak"])
 
     def _decide(self, until: int) -> list[Found]:
         if until <= self._done:

@@ -17,8 +17,9 @@ from crnn.errors import DataError
 from crnn.metrics.ecg import kappa, predictivity, sensitivity
 from crnn.metrics.events import f1
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
-from crnn.tasks.tag import Follower, Found, Tag, log_odds_of_rarity
+from crnn.tasks.tag import Finder, Found, Tag, log_odds_of_rarity
 from crnn.tasks.tag_points import log_softmax, nan_mean
 from crnn.tasks.task import Table
 
@@ -78,8 +79,8 @@ class TagLabels(Tag):
         weight = self.class_weight.to(outputs.data)
         return F.cross_entropy(outputs.data[targets.valid][known], codes[known], weight)
 
-    def follower(self, stride: int, sample_rate: float | None) -> LabelFollower:
-        return LabelFollower(self, stride)
+    def follow(self, timing: Timing, sample_rate: float | None) -> LabelFinder:
+        return LabelFinder(self, timing.stride, sample_rate)
 
     def decide(self, outputs: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The class of each output frame, and its probability."""
@@ -147,23 +148,22 @@ def at_input_rate(codes: NDArray[np.int64], stride: int, length: int) -> NDArray
     return np.concatenate([repeated, np.repeat(repeated[-1:], length - len(repeated))])
 
 
-class LabelFollower(Follower):
+class LabelFinder(Finder):
     """Runs of equal labels; one is told of when the label changes."""
 
-    def __init__(self, task: TagLabels, stride: int) -> None:
+    delay = 1.0
+
+    def __init__(self, task: TagLabels, stride: int, sample_rate: float | None) -> None:
+        super().__init__(sample_rate)
         self._task, self._stride = task, stride
         self._at = 0  # output frames so far
         self._run: tuple[int, int] | None = None  # (first output frame, class) of the run that goes on
         self._total = 0.0  # probabilities of the run, summed
 
-    @property
-    def delay(self) -> float:
-        return 1.0
-
-    def push(self, outputs: NDArray[np.float32]) -> list[Found]:
+    def find(self, outputs: NDArray[np.floating[Any]]) -> list[Found]:
         if not len(outputs):
             return []
-        codes, probabilities = self._task.decide(outputs)
+        codes, probabilities = self._task.decide(np.asarray(outputs, np.float32))
         found = []
         for code, probability in zip(codes.tolist(), probabilities.tolist(), strict=True):
             if self._run is not None and self._run[1] != code:
@@ -174,8 +174,15 @@ class LabelFollower(Follower):
             self._at += 1
         return found
 
-    def finish(self, length: int) -> list[Found]:
+    def find_rest(self, length: int) -> list[Found]:
         return [] if self._run is None else [self._close(length)]
+
+    def state(self) -> dict[str, Any]:
+        return {"at": self._at, "run": self._run, "total": self._total}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._at, self._total = state["at"], state["total"]
+        self._run = None if state["run"] is None else (state["run"][0], state["run"][1])
 
     def _close(self, end: int) -> Found:
         assert self._run is not None

@@ -17,8 +17,9 @@ from crnn.data.dataset import Target
 from crnn.metrics.ecg import jk_index, predictivity, sensitivity
 from crnn.metrics.events import f1, point_confusion
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
-from crnn.tasks.tag import Follower, Found, Tag, in_frames, log_odds_of_rarity
+from crnn.tasks.tag import Finder, Found, Tag, in_frames, log_odds_of_rarity
 from crnn.tasks.task import Table
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -76,8 +77,8 @@ class TagPoints(Tag):
         weight = torch.cat([torch.ones(1), self.class_weight]).to(outputs.data)
         return F.cross_entropy(outputs.data[targets.valid][known], codes[known], weight)
 
-    def follower(self, stride: int, sample_rate: float | None) -> PointFollower:
-        return PointFollower(self, stride, sample_rate)
+    def follow(self, timing: Timing, sample_rate: float | None) -> PointFinder:
+        return PointFinder(self, timing.stride, sample_rate)
 
     @property
     def threshold(self) -> float:
@@ -181,28 +182,33 @@ class TagPoints(Tag):
         self.tuned["threshold"] = chosen
 
 
-class PointFollower(Follower):
+class PointFinder(Finder):
     """Points as they become certain: peaks of 1 - p(nothing), the largest within the gap on both sides."""
 
     def __init__(self, task: TagPoints, stride: int, sample_rate: float | None) -> None:
+        super().__init__(sample_rate)
         self._task, self._stride = task, stride
         self._reach = task._reach(stride, sample_rate)
         self._gap = max(round(in_frames(task.config.gap, sample_rate) / stride), self._reach, 1)
         self._kept = np.zeros((0, task.num_outputs), np.float32)
         self._first = 0  # output frame of the first kept row
         self._done = 0  # output frames that are decided
+        self.delay = float(self._gap)
 
-    @property
-    def delay(self) -> float:
-        return float(self._gap)
-
-    def push(self, outputs: NDArray[np.float32]) -> list[Found]:
-        self._kept = np.concatenate([self._kept, outputs])
+    def find(self, outputs: NDArray[np.floating[Any]]) -> list[Found]:
+        self._kept = np.concatenate([self._kept, np.asarray(outputs, np.float32)])
         return self._decide(self._first + len(self._kept) - self._gap)
 
-    def finish(self, length: int) -> list[Found]:
+    def find_rest(self, length: int) -> list[Found]:
         found = self._decide(self._first + len(self._kept))
         return [Found(min(f.start, length - 1), min(f.end, length), f.label, f.probability) for f in found]
+
+    def state(self) -> dict[str, Any]:
+        return {"kept": self._kept.tolist(), "first": self._first, "done": self._done}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._kept = np.array(state["kept"], np.float32).reshape(-1, self._task.num_outputs)
+        self._first, self._done = state["first"], state["done"]
 
     def _decide(self, until: int) -> list[Found]:
         """What stands in output frames up to `until`, whose surroundings are there."""

@@ -19,7 +19,7 @@ from crnn.data.readers.reader import ReadOptions, Split, make_dataset
 from crnn.errors import DataError
 
 OPTIONAL = "?"
-"""Behind the name of a lead: NaN in the recordings that lack it."""
+"""Behind the name of a lead: NaN in the recordings that lack it; it stays in the name, and so with a trained model."""
 MOST_RATIO = 10_000
 """Largest whole number in a ratio of two rates, as resampling takes it."""
 
@@ -70,7 +70,7 @@ def recordings_dataset(
         examples,
         found,
         kind="series",
-        channel_names=[lead.removesuffix(OPTIONAL) for lead in leads],
+        channel_names=leads,
         source=source,
         sample_rate=rate if examples else None,
         in_memory=False,
