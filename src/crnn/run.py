@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +91,7 @@ def train(
     format: str | None = None,
     sample_rate: int | None = None,
     height: int | None = None,
+    channels: Sequence[str] | None = None,
     on_bad: OnBad = "fail",
     overwrite: bool = False,
     quiet: bool = True,
@@ -103,8 +105,8 @@ def train(
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
         test: test data, when it lies elsewhere.
-        labels, target, group, pattern, id, time, format, sample_rate, height, on_bad: as crnn.read takes them;
-            a network in VGSL brings its height.
+        labels, target, group, pattern, id, time, format, sample_rate, height, channels, on_bad: as crnn.read takes
+            them; a network in VGSL brings its height.
         task: "classify", "multilabel" or "regress"; inferred from the targets when None.
         preset: which rule makes network and training out of what the data looks like; the task's own when None.
         config: YAML file, or nested options, on top of the preset.
@@ -116,7 +118,7 @@ def train(
     """
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     height = asked["height"] if height is None else height
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height, channels)
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
@@ -188,9 +190,10 @@ def check(
     format: str | None = None,
     sample_rate: int | None = None,
     height: int | None = None,
+    channels: Sequence[str] | None = None,
 ) -> Check:
     """Everything that training on this data would trip over, and the configuration that it would use."""
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip", height)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip", height, channels)
     data = data if isinstance(data, Dataset) else options.read(data)
     try:
         plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
@@ -232,6 +235,7 @@ class Reading(NamedTuple):
     sample_rate: int | None = None
     on_bad: OnBad = "fail"
     height: int | None = None
+    channels: Sequence[str] | None = None
 
     def read(self, source: Any) -> Dataset:
         """The data at a path, or arrays and tables in memory."""

@@ -12,7 +12,7 @@ from crnn.cli import options
 
 def check(
     data: Annotated[str, typer.Argument(help="Folder or file of recordings, series or tables.")],
-    task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
+    task: Annotated[str | None, typer.Option(help="classify, multilabel, regress, tag, ...; inferred.")] = None,
     preset: Annotated[str | None, typer.Option(help="The network whose needs are checked; the task's own.")] = None,
     labels: options.Labels = None,
     target: options.Target = None,
@@ -23,6 +23,7 @@ def check(
     format_: options.Format = None,
     sample_rate: options.SampleRate = None,
     height: options.Height = None,
+    channels: options.Channels = None,
     json_: options.AsJson = False,
 ) -> None:
     """Look at DATA as training would, and name everything it would trip over. Exit 0: can be trained on."""
@@ -41,6 +42,7 @@ def check(
         format=format_,
         sample_rate=sample_rate,
         height=height,
+        channels=options.names(channels),
     )
     if json_:
         print(jsonlib.dumps(found.to_dict(), indent=2))

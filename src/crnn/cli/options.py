@@ -25,9 +25,18 @@ Time = Annotated[str | None, typer.Option(help="Column of a long table that orde
 Format = Annotated[str | None, typer.Option("--format", help="Name of the reader, where it is not found by itself.")]
 SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to this rate in hertz.")]
 Height = Annotated[int | None, typer.Option(help="Scale images of lines to this many pixels; 48 if not given.")]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="Channels or leads by name, in this order: 'MLII,V1?'; with '?' it may be missing."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]
+
+
+def names(text: str | None) -> list[str] | None:
+    """'MLII,V1?' as a list of names."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def writable(path: str, option: str) -> Path:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crnn.cli import options
 
+if TYPE_CHECKING:
+    from crnn.data.dataset import Dataset
+
 
 def predict(
     run: Annotated[str, typer.Argument(help="The run folder.")],
     files: Annotated[list[str], typer.Argument(help="Recordings, tables or folders.")],
-    out: Annotated[str | None, typer.Option("-o", "--out", help="Write JSON lines here; else to the screen.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", help="Write JSON lines here, or events of one record as .atr or of all as .tsv."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at a time; changes speed only, never a prediction.")] = 64,
     id_: options.Id = None,
     time: options.Time = None,
@@ -28,14 +35,42 @@ def predict(
     file = None if out is None else options.writable(out, "--out")
     trained = runs.Run(run)
     data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
-    lines = [
-        json.dumps(without_nan({"id": example.id, **prediction}), ensure_ascii=False, allow_nan=False) + "\n"
-        for example, prediction in zip(data, trained.model.predict(data, batch_size=batch_size), strict=True)
-    ]
-    if file is None:
-        sys.stdout.writelines(lines)
+    predictions = trained.model.predict(data, batch_size=batch_size)
+    if file is not None and file.suffix in (".atr", ".tsv"):
+        print(f"{_write_events(file, data, predictions)} events: {file}")
     else:
-        file.write_text("".join(lines), encoding="utf-8")
-        print(f"{len(lines)} predictions: {file}")
+        rows = ({"id": example.id, **found} for example, found in zip(data, predictions, strict=True))
+        lines = [json.dumps(without_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        if file is None:
+            sys.stdout.writelines(lines)
+        else:
+            file.write_text("".join(lines), encoding="utf-8")
+            print(f"{len(lines)} predictions: {file}")
     for problem in data.problems:
         print(f"crnn: skipped {problem}" if problem.level == "error" else f"crnn: {problem}", file=sys.stderr)
+
+
+def _write_events(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -> int:
+    """Events as WFDB annotations or as a table of intervals; how many there are.
+
+    Raises:
+        ConfigError: the model finds no events; or several records for one file of annotations.
+    """
+    from crnn.data.annotation import Event, Events
+    from crnn.data.readers.intervals import write_intervals
+    from crnn.data.readers.wfdb import write_annotations
+    from crnn.errors import ConfigError
+
+    if any("events" not in prediction for prediction in predictions):
+        raise ConfigError(f"--out {file}: this model finds no events; write its answers as .jsonl")
+    found = [
+        Events(tuple(Event(e["start"], e["end"], e["label"]) for e in prediction["events"]))
+        for prediction in predictions
+    ]
+    if file.suffix == ".tsv":
+        write_intervals(file, [example.id for example in data], found, data.sample_rate)
+    elif len(found) != 1:
+        raise ConfigError(f"--out {file}: holds the annotations of one record, found {len(found)}; give one, or .tsv")
+    else:
+        write_annotations(file, found[0], data.sample_rate or 1.0)
+    return sum(len(events.items) for events in found)

@@ -15,7 +15,7 @@ from crnn.cli import options
 def train(
     data: Annotated[str | None, typer.Argument(help="Folder or file of recordings, series or tables.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder to write.")] = None,
-    task: Annotated[str | None, typer.Option(help="classify, multilabel or regress; inferred.")] = None,
+    task: Annotated[str | None, typer.Option(help="classify, multilabel, regress, tag, ...; inferred.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="default, live, seed, lstm-fcn, ...; the task's own where none is given.")
     ] = None,
@@ -28,6 +28,7 @@ def train(
     format_: options.Format = None,
     sample_rate: options.SampleRate = None,
     height: options.Height = None,
+    channels: options.Channels = None,
     test: Annotated[str | None, typer.Option(help="Test data, when it lies elsewhere.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data; the preset decides.")] = None,
@@ -74,6 +75,7 @@ def train(
                 format=format_,
                 sample_rate=sample_rate,
                 height=height,
+                channels=options.names(channels),
                 test=test,
                 seed=seed,
                 epochs=epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from crnn.data.readers.files import FileIndex, is_labels_table
 from crnn.data.readers.layout import ROW
 from crnn.data.readers.reader import Source
 from crnn.data.readers.table import load_frame
+from crnn.data.readers.text import is_number
 from crnn.errors import DataError
 
 LABELS = ("event_label", "event", *TARGET_NAMES)
-BESIDE = (".tsv", ".csv", ".txt")
+BESIDE = (".tsv", ".csv")
 """Suffixes of a table that lies beside its recording under the same name."""
 FILES = (*FILE_NAMES, "audio_filename", "wav", "filename")
 
@@ -137,7 +139,7 @@ def _intervals_beside(files: dict[str, Path], problems: list[Problem]) -> Interv
         if table is None:
             continue
         try:
-            frame = _audacity(table) if table.suffix == ".txt" else load_frame(table)[0]
+            frame = _label_track(table) if _is_label_track(table) else load_frame(table)[0]
             columns = _columns([column for column in frame.columns if column != ROW], str(table))
             if columns is None:
                 continue
@@ -150,21 +152,19 @@ def _intervals_beside(files: dict[str, Path], problems: list[Problem]) -> Interv
     return found if found.by_file else None
 
 
-def _audacity(path: Path) -> pl.DataFrame:
-    """A label track of Audacity: onset, offset, label, divided by tabs, without a header.
+def _is_label_track(path: Path) -> bool:
+    """Whether a table begins with numbers, as the label tracks that Audacity exports: onset, offset, label."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        cells = file.readline().split("\t")
+    return len(cells) == 3 and is_number(cells[0]) and is_number(cells[1])
 
-    Raises:
-        DataError: no such table.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-        cells = line.split("\t")
-        if line.strip() and len(cells) == 3:
-            rows.append((number, *cells))
-        elif line.strip() and not line.startswith("\\"):
-            return pl.DataFrame({ROW: [1]})  # some other text
+
+def _label_track(path: Path) -> pl.DataFrame:
+    """Rows of onset, offset and label without a header; lines that begin with a backslash give frequencies."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    kept = [(i, *line.split("\t", 2)) for i, line in enumerate(lines, 1) if line.count("\t") >= 2 and line[0] != "\\"]
     schema = {ROW: pl.Int64, "onset": pl.String, "offset": pl.String, "label": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(kept, schema=schema, orient="row")
 
 
 def _add(
@@ -188,3 +188,17 @@ def _add(
         problems.append(Problem(where, what))
         return
     found.by_file[name].append(Interval(onset, offset, str(label).strip(), where))
+
+
+def write_intervals(path: Path, files: Sequence[str], found: Sequence[Events], rate: float | None) -> None:
+    """Write events as a table with columns file, onset, offset and label, as `read_intervals` reads it.
+
+    Times are in seconds; in frames where no rate is known. A file without events has one row without a label.
+    """
+    rows: list[tuple[str, float | None, float | None, str | None]] = []
+    for file, events in zip(files, found, strict=True):
+        rows += [(file, start / (rate or 1), end / (rate or 1), label) for start, end, label in events.items]
+        if not events.items:
+            rows.append((file, None, None, None))
+    columns = {"file": pl.String, "onset": pl.Float64, "offset": pl.Float64, "label": pl.String}
+    pl.DataFrame(rows, schema=columns, orient="row").write_csv(path, separator="\t", float_precision=6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -327,19 +328,15 @@ def write_record(
 
 
 def write_annotations(path: Path, events: Events, rate: float) -> None:
-    """Write events as a WFDB annotation file, RECORD.ANNOTATOR.
+    """Write events as a WFDB annotation file, such as 100.atr or 100.crnn.atr.
 
     A label that is a WFDB code becomes that code, any other a comment with the label as its text. An interval becomes
     two annotations, '(' and ')', with the label beside them.
 
     Raises:
-        DataError: a name that is no record with an annotator; events without any, which the format cannot hold.
+        DataError: no events, and the format cannot hold none.
     """
     wfdb = import_wfdb()
-    record, annotator = path.stem, path.suffix[1:]
-    if not re.fullmatch(r"[\w-]+", record) or not re.fullmatch(r"[A-Za-z]+", annotator):
-        found = path.name
-        raise DataError(f"{path}: found {found!r}, expected a record and an annotator of letters, such as 100.crnn")
     if not events.items:
         raise DataError(f"{path}: found no events, and WFDB has no annotation file without any; nothing is written")
     rows: list[tuple[int, str, str]] = []
@@ -351,10 +348,9 @@ def write_annotations(path: Path, events: Events, rate: float) -> None:
             rows.append((start, code, note))
     rows.sort(key=lambda row: row[0])
     samples, codes, notes = zip(*rows, strict=True)
-    with _without_warnings():
-        wfdb.wrann(
-            record, annotator, np.array(samples), list(codes), aux_note=list(notes), fs=rate, write_dir=str(path.parent)
-        )
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _without_warnings():
+        wfdb.wrann("x", "atr", np.array(samples), list(codes), aux_note=list(notes), fs=rate, write_dir=folder)
+        Path(folder, "x.atr").replace(path)  # the package takes plain names only
 
 
 @contextmanager
