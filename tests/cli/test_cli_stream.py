@@ -13,15 +13,21 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import crnn
 from crnn.cli.main import run_app
 from crnn.cli.stream import Events
-from crnn.model import Model
+from crnn.model import Inputs, Model
+from crnn.models.network import Network
+from crnn.models.spec import spec_from_plain
 from crnn.run import fit_plan, make_plan
+from crnn.tasks.infer import TASKS
+from tasks.step_example import Signs, SignsConfig
 
 QUICK = {"train.steps": 2, "split.validation": 0.0, "split.test": 0.25}
 RATE = 8000
@@ -147,14 +153,41 @@ def test_what_is_no_number_is_null_in_json(runs: Path, live: Callable) -> None:
 
 
 def test_events_are_changes_and_one_in_so_many_frames() -> None:
-    events = Events(10)
-    found = []
-    for frame, label in enumerate("aaabbaaaaaaaaaaaaaaaaaaaaa"):
-        if events.is_due(SimpleNamespace(answer=label, frames=frame)):  # type: ignore[arg-type]
-            found.append(frame)
-    assert found == [0, 3, 5, 15, 25]
-    values = Events(10)
-    assert [f for f in range(30) if values.is_due(SimpleNamespace(answer=float(f), frames=f))] == [0, 10, 20]
+    assert printed("aaabbaaaaaaaaaaaaaaaaaaaaa") == [0, 3, 5, 15, 25]
+    assert printed([float(f) for f in range(30)]) == [0, 10, 20]
+
+
+def printed(answers: Any) -> list[int]:
+    """Which of these answers, one a frame, are printed at least every ten frames."""
+    events = Events("10", None)
+    updates = [SimpleNamespace(answer=a, frames=f, is_final=False, to_dict=dict) for f, a in enumerate(answers)]
+    return [update.frames for update in updates if events.of(update)]  # type: ignore[arg-type]
+
+
+def test_a_run_that_answers_for_every_frame_prints_what_is_new(
+    live: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "signs", Signs)
+    layers = [{"type": "conv", "channels": 1, "kernel_size": 1}]
+    network = Network(spec_from_plain({"layers": layers, "summary": None}), features=(1,), outputs=2)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(
+                torch.tensor([[-1.0], [1.0]]) if name == "head.linear.weight" else 1.0 * ("bias" not in name)
+            )
+    Model(network, Signs(["below", "above"], SignsConfig()), Inputs("series", ("x",), 10.0)).save(tmp_path / "run")
+    code, events, said = live(tmp_path / "run", data=b"1\n2\n-1\n-2\n3\n")
+    assert code == 0
+    assert "a new one every 0.1 s" in said
+    assert events == [
+        {"frame": 0, "seconds": 0.0, "label": "above"},
+        {"frame": 2, "seconds": 0.2, "label": "below"},
+        {"frame": 4, "seconds": 0.4, "label": "above"},
+        {"seconds": 0.5, "frames": 5, "answers": 5, "final": True},
+    ]
+    code, events, said = live(tmp_path / "run", "--every", "1s", data=b"1\n")
+    assert (code, events) == (1, [])
+    assert "--every 1s: this run answers for every frame and prints what is new; leave it out" in said
 
 
 COMMAND = [sys.executable, "-m", "crnn.cli.main", "stream"]

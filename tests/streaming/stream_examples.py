@@ -15,6 +15,7 @@ from crnn.sequences import pad
 from crnn.streaming.steps import EngineName
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
+from tasks.step_example import Signs, SignsConfig
 
 ENGINES: list[EngineName] = ["torch"] + (["native"] if describe().startswith("native") else [])
 """What can be streamed with here."""
@@ -24,6 +25,8 @@ SMALL = {
     "summary": {"type": "mean"},
 }
 LOG_MEL = {"type": "log_mel", "sample_rate": 1000, "num_mels": 4, "fmin": 30, "hop_seconds": 0.02, "n_fft": 64}
+EVERY_FRAME = {"layers": [CONV, {"type": "pool"}, {"type": "recurrent", "hidden_size": 4}], "summary": None}
+"""For task "signs", one answer for two frames."""
 HEARD = {
     "layers": [LOG_MEL, {"type": "pool", "size": 2}, {"type": "recurrent", "hidden_size": 4}],
     "summary": {"type": "last"},
@@ -45,13 +48,16 @@ def make_model(
     fitted: Any = Classify({"a": 3, "b": 4, "c": 3}, ClassifyConfig())
     if task == "regress":
         fitted = Regress(50.0, 3.0, RegressConfig())
+    if task == "signs":
+        fitted = Signs("abc", SignsConfig())
     network = Network(spec_from_plain(spec), features=features, outputs=fitted.num_outputs)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
         network(pad([torch.randint(5, (200,)) if kind == "symbols" else torch.randn(200, channels) for _ in range(4)]))
     names = () if kind == "symbols" else tuple(f"c{i}" for i in range(channels))
-    return Model(network.eval(), fitted, Inputs(kind, names, rate), temperature=1.7)
+    temperature = 1.0 if fitted.per_step else 1.7
+    return Model(network.eval(), fitted, Inputs(kind, names, rate), temperature=temperature)
 
 
 def frames(count: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -62,9 +62,10 @@ def summary_specs() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+LAYERS = st.lists(layer_specs(), min_size=1, max_size=4)
 SPECS = st.builds(
     lambda layers, summary: {"layers": layers, "summary": summary},
-    st.lists(layer_specs(), min_size=1, max_size=4),
+    LAYERS,
     summary_specs(),
 )
 CHUNKS = st.lists(st.integers(0, 9), max_size=12)

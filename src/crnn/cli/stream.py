@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from crnn.streaming.source import Source
     from crnn.streaming.stream import Stream
     from crnn.streaming.tail import Tail
-    from crnn.streaming.update import Update
+    from crnn.streaming.update import StepUpdate, Update
 
 
 def stream(
     run: Annotated[str, typer.Argument(help="The run folder.")],
     source: Annotated[str, typer.Argument(help="A file; - for what is piped in.")] = "-",
     block: Annotated[str | None, typer.Option(help="Frames at a time: 20ms, 0.5s, or a number of them.")] = None,
-    every: Annotated[str, typer.Option(help="Print at least this often, in time of the input: 0.5s, 100.")] = "1s",
+    every: Annotated[
+        str | None, typer.Option(help="Print at least this often, in time of the input: 0.5s, 100. By default 1s.")
+    ] = None,
     format_: Annotated[str | None, typer.Option("--format", help="s16le, f32le, wav or csv; found by itself.")] = None,
     rate: Annotated[float | None, typer.Option(help="Samples per second of raw samples, to have it checked.")] = None,
     channels: Annotated[int | None, typer.Option(help="Channels of raw samples; sound is averaged over them.")] = None,
@@ -35,7 +37,10 @@ def stream(
     engine: Annotated[str, typer.Option(help="auto, native or torch; all give the same numbers.")] = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Answer live for a pipe or a growing file by a trained RUN: JSON lines as the answer changes, and at the end."""
+    """Answer live for a pipe or a growing file by a trained RUN: JSON lines as the answer changes, and at the end.
+
+    A run that answers for every frame prints what is new: labels that change, events, text.
+    """
     import crnn.run as runs
 
     model = runs.load(run)
@@ -44,7 +49,7 @@ def stream(
         found = _source(tail, model, format_, rate, channels)
         frame_rate = model.inputs.sample_rate
         size = _frames("--block", block or ("20ms" if model.inputs.kind == "audio" else "1"), frame_rate)
-        events = Events(_frames("--every", "100" if every == "1s" and not frame_rate else every, frame_rate))
+        events = AllNews(every) if model.task.per_step else Events(every, frame_rate)
         if not quiet:
             print(f"crnn: {live.describe()}; {found.format}, {size} frames at a time", file=sys.stderr, flush=True)
         code = _answer(live, found, size, events, tail.name, model.network.min_length)
@@ -110,12 +115,15 @@ def _frames(option: str, text: str, rate: float | None) -> int:
 class Events:
     """Which answers are printed: the first, every other one than before, and one in every so many frames."""
 
-    def __init__(self, every: int) -> None:
-        self._every = every
+    def __init__(self, every: str | None, rate: float | None) -> None:
+        self._every = _frames("--every", every or ("1s" if rate else "100"), rate)
         self._printed: Update | None = None
 
-    def is_due(self, update: Update) -> bool:
-        """Whether to print this one."""
+    def of(self, update: Update) -> list[dict[str, Any]]:
+        """What to print of this one."""
+        return [update.to_dict()] if update.is_final or self._is_due(update) else []
+
+    def _is_due(self, update: Update) -> bool:
         before = self._printed
         changed = before is None or (update.answer != before.answer and not isinstance(update.answer, float))
         if changed or (before is not None and update.frames - before.frames >= self._every):
@@ -124,7 +132,27 @@ class Events:
         return False
 
 
-def _answer(live: Stream, source: Source, size: int, events: Events, name: str, shortest: int) -> int:
+class AllNews:
+    """What is printed of a run that answers for every frame: all that is new, and at the end how much came.
+
+    Raises:
+        ConfigError: --every is given.
+    """
+
+    def __init__(self, every: str | None) -> None:
+        from crnn.errors import ConfigError
+
+        if every is not None:
+            raise ConfigError(f"--every {every}: this run answers for every frame and prints what is new; leave it out")
+
+    def of(self, update: StepUpdate) -> list[dict[str, Any]]:
+        """What to print of this one."""
+        if not update.is_final:
+            return update.news
+        return [*update.news, {name: value for name, value in update.to_dict().items() if name != "news"}]
+
+
+def _answer(live: Stream, source: Source, size: int, events: Events | AllNews, name: str, shortest: int) -> int:
     """Push everything and print; the exit code.
 
     Raises:
@@ -136,16 +164,13 @@ def _answer(live: Stream, source: Source, size: int, events: Events, name: str, 
     try:
         try:
             for block in source.blocks(size):
-                update = live.push(block)
-                if update is not None and events.is_due(update):
-                    _print(update.to_dict())
+                _print(events, live.push(block))
         except KeyboardInterrupt:
             code = options.INTERRUPTED
         except DataError as error:
             failure = error
         final = live.finish()
-        if final is not None:
-            _print(final.to_dict())
+        _print(events, final)
     except BrokenPipeError:  # whoever read the lines has gone; nor may Python try to write the rest at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -158,7 +183,8 @@ def _answer(live: Stream, source: Source, size: int, events: Events, name: str, 
     return code
 
 
-def _print(event: dict[str, Any]) -> None:
+def _print(events: Events | AllNews, update: Any) -> None:
     from crnn.config import without_nan
 
-    print(json.dumps(without_nan(event), ensure_ascii=False, allow_nan=False), flush=True)
+    for event in [] if update is None else events.of(update):
+        print(json.dumps(without_nan(event), ensure_ascii=False, allow_nan=False), flush=True)

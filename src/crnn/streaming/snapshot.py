@@ -18,7 +18,7 @@ from crnn.streaming.streamed import StreamedModel
 Kind = Literal["torch", "native"]
 FORMAT = 1
 """Version of the header; a newer one is refused."""
-KEYS = ("format", "model", "engine", "frames")
+KEYS = ("format", "model", "engine", "frames", "answers")
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,21 @@ class Snapshot:
     """The kind of engine that can go on with it."""
     frames: int
     """Frames that had come."""
+    answers: dict[str, Any]
+    """What its answers remembered."""
     tensors: dict[str, Tensor]
     """Its state, as the engine packs it."""
 
     def to_bytes(self) -> bytes:
         """As save() gives it."""
-        facts = {"format": str(FORMAT), "model": self.model, "engine": self.engine, "frames": str(self.frames)}
+        facts = {
+            "format": str(FORMAT),
+            "model": self.model,
+            "engine": self.engine,
+            "frames": str(self.frames),
+            "answers": json.dumps(self.answers),
+        }
         return save_tensors(self.tensors, facts)
-
-    @classmethod
-    def of(cls, model: StreamedModel, steps: Steps, state: Any, frames: int) -> Snapshot:
-        """Where a stream of this model stands."""
-        return cls(model.fingerprint, steps.kind, frames, steps.pack(state))
 
     @classmethod
     def from_bytes(cls, data: bytes, model: StreamedModel) -> Snapshot:
@@ -68,7 +71,7 @@ class Snapshot:
                 "load the run whose stream was saved"
             )
         engine: Kind = "native" if facts["engine"] == "native" else "torch"
-        return cls(facts["model"], engine, int(facts["frames"]), tensors)
+        return cls(facts["model"], engine, int(facts["frames"]), json.loads(facts["answers"]), tensors)
 
     def state_for(self, steps: Steps) -> Any:
         """The state, for these steps to go on with.

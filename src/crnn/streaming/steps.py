@@ -18,7 +18,7 @@ from crnn.streaming.streamed import StreamedModel
 
 EngineName = Literal["auto", "torch", "native"]
 Outputs = NDArray[np.floating[Any]]
-"""(outputs,) of the network over the temperature."""
+"""(outputs,) of the network over the temperature; of one that answers for every frame, (frames ready, outputs)."""
 
 
 class Steps(Protocol):
@@ -144,8 +144,10 @@ class NativeSteps:
     ) -> tuple[list[Outputs | None], list[NDArray[np.uint8]]]:
         together = np.stack(states)
         outputs, counts = self._engine.push_many(together, np.arange(len(states)), self._flat(frames))
-        rows = [self._raw(row) if count else None for row, count in zip(outputs, counts.tolist(), strict=True)]
-        return rows, list(together)
+        found = zip(outputs, counts.tolist(), strict=True)
+        if not self._engine.is_vector:
+            return [self._raw(frames[:count]) for frames, count in found], list(together)
+        return [self._raw(row) if count else None for row, count in found], list(together)
 
     def finish(self, state: NDArray[np.uint8]) -> Outputs | None:
         return self._raw(self._engine.finish(state))
@@ -186,6 +188,8 @@ def choose_steps(model: StreamedModel, wanted: EngineName, *, why: str = "as ask
     if wanted not in ("auto", "torch", "native"):
         raise ConfigError(f"engine: found {wanted!r}, expected auto, torch or native")
     check_streams(model)
+    if model.kind == "image":
+        raise StreamError("images cannot stream: they come whole, not column by column; use predict")
     if wanted == "torch":
         return TorchSteps(model, why)
     try:

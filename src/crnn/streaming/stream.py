@@ -1,4 +1,4 @@
-"""A live stream: chunks of raw input in, the running answer out, and at the end exactly that for the whole."""
+"""A live stream: chunks of raw input in, answers out as they come, and at the end exactly those for the whole."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Any
 
 from crnn.errors import DataError, StreamError
 from crnn.streaming.chunk import as_frames, check_symbols
+from crnn.streaming.place import Place
 from crnn.streaming.snapshot import Snapshot
 from crnn.streaming.steps import EngineName, choose_steps
 from crnn.streaming.streamed import StreamedModel
-from crnn.streaming.update import Update
 
 
 class Stream:
     """One sequence as it comes, in chunks of any size, in memory that does not grow.
 
-    Promise: `finish` gives what Model.predict gives for all chunks together, however they were cut.
+    Promise: `finish` gives what Model.predict gives for all chunks together, however they were cut; of a model that
+    answers for every frame, the updates together do.
 
     Args:
         snapshot: what `save` gave, to go on from there.
@@ -36,8 +37,7 @@ class Stream:
             self._steps = choose_steps(model, found.engine, why="as saved")
         else:
             self._steps = choose_steps(model, engine)
-        self._state = self._steps.start() if found is None else found.state_for(self._steps)
-        self._frames = 0 if found is None else found.frames
+        self._place = Place.first(model, self._steps) if found is None else Place.saved(found, model, self._steps)
         self._is_finished = False
 
     @property
@@ -58,10 +58,12 @@ class Stream:
     @property
     def frames(self) -> int:
         """Frames that have come."""
-        return self._frames
+        return self._place.frames
 
-    def push(self, chunk: Any, *, sample_rate: float | None = None) -> Update | None:
-        """Feed a chunk; returns the answer so far, None until there is one.
+    def push(self, chunk: Any, *, sample_rate: float | None = None) -> Any:
+        """Feed a chunk; returns the answer so far as an Update, None until there is one.
+
+        Of a model that answers for every frame a StepUpdate of the frames that are ready, None where none is.
 
         Args:
             chunk: (n,) or (n, channels) numbers, n >= 0, as an array, list or tensor; for several channels also one
@@ -73,24 +75,26 @@ class Stream:
         """
         self._check_open()
         frames = read_chunk(self._model, chunk, sample_rate)
-        outputs, self._state = self._steps.push(self._state, frames)
-        self._frames += len(frames)
-        return None if outputs is None else self._model.update(outputs, self._frames, is_final=False)
+        place = self._place
+        outputs, place.state = self._steps.push(place.state, frames)
+        place.frames += len(frames)
+        return place.update(outputs)
 
-    def finish(self) -> Update | None:
+    def finish(self) -> Any:
         """The answer for the whole; None when nothing was pushed, or less than the network's shortest sequence.
+
+        Of a model that answers for every frame the last of them, and the last news.
 
         Raises:
             StreamError: it was finished before.
         """
         self._check_open()
         self._is_finished = True
-        outputs = self._steps.finish(self._state)
-        return None if outputs is None else self._model.update(outputs, self._frames, is_final=True)
+        return self._place.update(self._steps.finish(self._place.state), is_final=True)
 
     def restart(self) -> None:
         """Forget what has come, and begin the next sequence."""
-        self._state, self._frames, self._is_finished = self._steps.start(), 0, False
+        self._place, self._is_finished = Place.first(self._model, self._steps), False
 
     def save(self) -> bytes:
         """Where the stream stands, for `model.stream(snapshot)` here or in another process.
@@ -99,7 +103,7 @@ class Stream:
             StreamError: the stream is finished.
         """
         self._check_open()
-        return Snapshot.of(self._model, self._steps, self._state, self._frames).to_bytes()
+        return self._place.save(self._model, self._steps)
 
     def describe(self) -> str:
         """What goes in, how late and how often an answer comes, and what computes it."""
@@ -110,7 +114,7 @@ class Stream:
             raise StreamError("this stream is finished; begin the next sequence with restart(), or open another stream")
 
     def __repr__(self) -> str:
-        return f"<Stream of {self.describe()}; {self._frames} frames so far>"
+        return f"<Stream of {self.describe()}; {self.frames} frames so far>"
 
 
 def read_chunk(model: StreamedModel, chunk: Any, sample_rate: float | None) -> Any:

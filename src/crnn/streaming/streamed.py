@@ -1,4 +1,4 @@
-"""What a stream has to know of a model: how outputs become predictions, and which model it is."""
+"""What a stream has to know of a model: what goes in, how late and how often answers come, and which model it is."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-from numpy.typing import NDArray
 
 from crnn.config import to_plain
 from crnn.data.dataset import Kind
 from crnn.models.network import Network
 from crnn.nn.layers import Timing
 from crnn.program.lower import vocabulary_of
-from crnn.streaming.update import Update
 from crnn.tasks.task import Task
 
 
@@ -60,7 +56,3 @@ class StreamedModel:
     def step(self) -> int:
         """Frames from one new answer to the next."""
         return min(timing.stride for timing in self.timings)
-
-    def update(self, outputs: NDArray[Any], frames: int, *, is_final: bool) -> Update:
-        """Outputs (labels,), divided by the temperature, as an answer."""
-        return Update(outputs, self.task, self.timings, frames=frames, sample_rate=self.sample_rate, is_final=is_final)

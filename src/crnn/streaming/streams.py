@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from crnn.errors import DataError, ShapeError, StreamError
+from crnn.streaming.place import Place
 from crnn.streaming.snapshot import Snapshot
 from crnn.streaming.steps import EngineName, choose_steps
 from crnn.streaming.stream import describe, read_chunk
 from crnn.streaming.streamed import StreamedModel
-from crnn.streaming.update import Update
-
-
-@dataclass
-class _Place:
-    """Where one stream stands."""
-
-    state: Any
-    frames: int = 0
 
 
 class Streams:
@@ -40,7 +31,7 @@ class Streams:
     def __init__(self, model: StreamedModel, *, engine: EngineName = "auto") -> None:
         self._model = model
         self._steps = choose_steps(model, engine)
-        self._places: dict[Hashable, _Place] = {}
+        self._places: dict[Hashable, Place] = {}
         self._next = 0
 
     @property
@@ -68,15 +59,15 @@ class Streams:
             name, self._next = self._next, self._next + 1
         if name in self._places:
             raise StreamError(f"stream {name!r} is there already; finish or remove it first, or take another name")
-        place = _Place(self._steps.start())
-        if snapshot is not None:
-            found = Snapshot.from_bytes(snapshot, self._model)
-            place = _Place(found.state_for(self._steps), found.frames)
+        if snapshot is None:
+            place = Place.first(self._model, self._steps)
+        else:
+            place = Place.saved(Snapshot.from_bytes(snapshot, self._model), self._model, self._steps)
         self._places[name] = place
         return name
 
-    def push(self, chunks: Mapping[Any, Any], *, sample_rate: float | None = None) -> dict[Any, Update | None]:
-        """Feed some of the streams, each its chunk as Stream.push takes it; returns the answers so far.
+    def push(self, chunks: Mapping[Any, Any], *, sample_rate: float | None = None) -> dict[Any, Any]:
+        """Feed some of the streams, each its chunk as Stream.push takes it; returns what that gives for each.
 
         Nothing is fed when a chunk is wrong.
 
@@ -88,23 +79,22 @@ class Streams:
         groups: dict[Any, list[Any]] = {}
         for name, place in places.items():
             groups.setdefault((len(frames[name]), self._steps.alike(place.state)), []).append(name)
-        found: dict[Any, Update | None] = dict.fromkeys(chunks)
+        found: dict[Any, Any] = dict.fromkeys(chunks)
         for names in groups.values():
             states = [places[name].state for name in names]
             rows, states = self._steps.push_many(states, np.stack([frames[name] for name in names]))
             for name, outputs, state in zip(names, rows, states, strict=True):
                 place = places[name]
                 place.state, place.frames = state, place.frames + len(frames[name])
-                if outputs is not None:
-                    found[name] = self._model.update(outputs, place.frames, is_final=False)
+                found[name] = place.update(outputs)
         return found
 
-    def finish(self, name: Hashable) -> Update | None:
+    def finish(self, name: Hashable) -> Any:
         """End a stream and let it go; its answer as Stream.finish gives it."""
         place = self._find(name)
         outputs = self._steps.finish(place.state)
         del self._places[name]
-        return None if outputs is None else self._model.update(outputs, place.frames, is_final=True)
+        return place.update(outputs, is_final=True)
 
     def remove(self, name: Hashable) -> None:
         """Let a stream go without an answer."""
@@ -113,10 +103,9 @@ class Streams:
 
     def save(self, name: Hashable) -> bytes:
         """Where a stream stands; as Stream.save."""
-        place = self._find(name)
-        return Snapshot.of(self._model, self._steps, place.state, place.frames).to_bytes()
+        return self._find(name).save(self._model, self._steps)
 
-    def _find(self, name: Hashable) -> _Place:
+    def _find(self, name: Hashable) -> Place:
         if name not in self._places:
             raise StreamError(
                 f"stream {name!r} is not there; it was finished or removed, or never added: add({name!r})"

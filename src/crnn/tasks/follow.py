@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from crnn.nn.layers import Timing
 
 News = dict[str, Any]
-"""One thing that is new, as plain values for JSON; what is in it is the task's to say. Those with `"partial": True` may be
-taken back by later ones, all others stand."""
+"""One thing that is new, as plain values for JSON; what is in it is the task's to say. Those with `"partial": True` may
+be taken back by later ones, all others stand."""
 
 
 class Follower(ABC):
