@@ -25,12 +25,16 @@ class BeamConfig:
 
     width: int = 16
     """Prefixes that are kept after each frame."""
+    horizon: int = 256
+    """Frames after which a label of the best hypothesis is believed: hypotheses without it are given up."""
     min_log_prob: float = -8.0
     """Labels less probable than this (natural logarithm) in a frame are not tried there, but for the best one."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"beam.width={self.width}; expected at least 1")
+        if self.horizon < 1:
+            raise ConfigError(f"beam.horizon={self.horizon}; expected at least 1 frame")
         if not self.min_log_prob < 0:
             raise ConfigError(f"beam.min_log_prob={self.min_log_prob}; expected a logarithm below 0")
 
@@ -126,8 +130,8 @@ class _Paths:
 class BeamSearch:
     """Prefix beam search over one sequence, whole or in parts.
 
-    Promise: the same labels and times for any chunking. What all hypotheses share becomes final, so that memory stays
-    bounded on a stream of any length as long as its hypotheses agree in the end.
+    Promise: the same labels and times for any chunking. What all hypotheses share becomes final, and what the best one
+    has held for `horizon` frames is shared by all, so memory stays bounded on a stream of any length.
     """
 
     def __init__(self, config: BeamConfig | None = None, scorer: Scorer | None = None) -> None:
@@ -231,6 +235,7 @@ class BeamSearch:
 
     def _commit(self) -> list[Span]:
         """Make final what all hypotheses share, but for its last label, whose end may still move."""
+        self._believe()
         shared: _Prefix | None = None
         for prefix in self._beam:
             shared = prefix if shared is None else _common(shared, prefix)
@@ -250,6 +255,19 @@ class BeamSearch:
         for prefix in alive:
             prefix.children = {label: child for label, child in prefix.children.items() if child in alive}
         return done
+
+    def _believe(self) -> None:
+        """Give up hypotheses that lack what the best one has held for long."""
+        best = max(self._beam, key=lambda p: self._beam[p].total + p.score)
+        held: _Prefix | None = best
+        times = self._beam[best].times
+        while held is not self._root and times is not None and times[2] > self._frame - self.config.horizon:
+            assert held is not None, "the root is an ancestor of every prefix"
+            held, times = held.parent, times[0]
+        if held is None or held is self._root:
+            return
+        kept = held
+        self._beam = {prefix: paths for prefix, paths in self._beam.items() if _ancestor(prefix, kept.depth) is kept}
 
     def _path(self, prefix: _Prefix) -> list[_Prefix]:
         """Prefixes after the root up to this one."""
@@ -328,6 +346,14 @@ def _common(a: _Prefix, b: _Prefix) -> _Prefix:
         assert a.parent is not None, "both stand below one root"
         a = a.parent
     return a
+
+
+def _ancestor(prefix: _Prefix, depth: int) -> _Prefix:
+    """The prefix of this many labels, or itself where it is shorter."""
+    while prefix.depth > depth:
+        assert prefix.parent is not None, "the root is an ancestor of every prefix"
+        prefix = prefix.parent
+    return prefix
 
 
 def _last(times: Times, count: int) -> Times:

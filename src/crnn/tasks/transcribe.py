@@ -22,8 +22,11 @@ from crnn.errors import DataError
 from crnn.metrics.edits import align_units, count_edits
 from crnn.metrics.text import PROFILES
 from crnn.nn.frames import Frames
+from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
 from crnn.tasks.decoding import Decoding
+from crnn.tasks.follow import Follower
+from crnn.tasks.follow_text import FollowText
 from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Table
 from crnn.tasks.transcript import Clock, Confidence, Piece, characters_of, joined, plain_piece, words_of
@@ -272,6 +275,10 @@ class Transcribe(StepTask):
             "characters": [plain_piece(piece, self.of_character) for piece in characters],
             "unit": clock.unit,
         }
+
+    def follow(self, timing: Timing, sample_rate: float | None) -> Follower:
+        clock = Clock(timing.stride, sample_rate)
+        return FollowText(self.make_decoder(), self.codec, clock, of_word=self.of_word, log_probs=log_probs_of)
 
     def tune(self, outputs: Ragged, targets: Sequence[Target], frames: Frames) -> None:
         """Weight of the language model, if there is one, for the lowest cer; then the confidences."""
