@@ -98,6 +98,7 @@ LAYER_EXAMPLES = {
     "difference": [((3,), {}), ((3, 2), {"keep": False})],
     "embedding": [((), {"vocab_size": 5, "channels": 3})],
     "one_hot": [((), {"vocab_size": 5})],
+    "iupac": [((), {"alphabet": "dna"})],
     "log_mel": [
         ((1,), {"sample_rate": 200, "num_mels": 2, "fmin": 20}),
         ((2,), {"sample_rate": 200, "num_mels": 2, "fmin": 20, "preemphasis": 0.9, "power": 1}),

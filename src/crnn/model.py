@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import crnn
+from crnn.alphabets import AlphabetName, alphabet_of
 from crnn.config import to_plain
 from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
 from crnn.data.dataset import Dataset, Kind, frame_shape
@@ -65,6 +66,12 @@ class Inputs:
         """Shape of a frame."""
         return frame_shape(self.kind, len(self.channel_names), self.height)
 
+    @property
+    def alphabet(self) -> AlphabetName | None:
+        """Of biological sequences; None where there is none."""
+        found = alphabet_of(self.vocabulary)
+        return None if found is None else found.name
+
     def check(self, data: Dataset) -> None:
         """Raises DataError when data is of another kind, has other channels, or another rate."""
         if data.kind != self.kind:
@@ -84,6 +91,11 @@ class Inputs:
             raise DataError(
                 f"{data.source}: found channels {', '.join(data.channel_names)}, but the model was trained on "
                 f"{', '.join(self.channel_names)}; rename or reorder them"
+            )
+        if data.vocabulary != self.vocabulary:
+            raise DataError(
+                f"{data.source}: found {len(data.vocabulary)} symbols {' '.join(data.vocabulary):.40}, but the model "
+                f"knows {len(self.vocabulary)}, {' '.join(self.vocabulary):.40}; read it with the model's alphabet"
             )
         if self.sample_rate and data.sample_rate and self.sample_rate != data.sample_rate:
             raise DataError(
@@ -152,6 +164,7 @@ class Model:
                 channels=self.inputs.channel_names,
                 sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" else None,
                 height=self.inputs.height if _are_files(source) else None,
+                alphabet=self.inputs.alphabet,
                 targets=targets,
                 on_bad=on_bad,
             )

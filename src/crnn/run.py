@@ -92,6 +92,7 @@ def train(
     sample_rate: int | None = None,
     height: int | None = None,
     channels: Sequence[str] | None = None,
+    alphabet: str | None = None,
     on_bad: OnBad = "fail",
     overwrite: bool = False,
     quiet: bool = True,
@@ -105,8 +106,8 @@ def train(
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
         test: test data, when it lies elsewhere.
-        labels, target, group, pattern, id, time, format, sample_rate, height, channels, on_bad: as crnn.read takes
-            them; a network in VGSL brings its height.
+        labels, target, group, pattern, id, time, format, sample_rate, height, channels, alphabet, on_bad: as crnn.read
+            takes them; a network in VGSL brings its height.
         task: "classify", "multilabel" or "regress"; inferred from the targets when None.
         preset: which rule makes network and training out of what the data looks like; the task's own when None.
         config: YAML file, or nested options, on top of the preset.
@@ -118,7 +119,7 @@ def train(
     """
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     height = asked["height"] if height is None else height
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height, channels)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height, channels, alphabet)
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
@@ -191,9 +192,10 @@ def check(
     sample_rate: int | None = None,
     height: int | None = None,
     channels: Sequence[str] | None = None,
+    alphabet: str | None = None,
 ) -> Check:
     """Everything that training on this data would trip over, and the configuration that it would use."""
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip", height, channels)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, "skip", height, channels, alphabet)
     data = data if isinstance(data, Dataset) else options.read(data)
     try:
         plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
@@ -236,6 +238,7 @@ class Reading(NamedTuple):
     on_bad: OnBad = "fail"
     height: int | None = None
     channels: Sequence[str] | None = None
+    alphabet: str | None = None
 
     def read(self, source: Any) -> Dataset:
         """The data at a path, or arrays and tables in memory."""

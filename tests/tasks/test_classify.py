@@ -110,6 +110,7 @@ def test_scores_equal_scikit_learn():
     expected = {
         "accuracy": metrics.accuracy_score(targets, predicted),
         "balanced_accuracy": metrics.balanced_accuracy_score(targets, predicted),
+        "mcc": metrics.matthews_corrcoef(targets, predicted),
         "macro_f1": metrics.f1_score(targets, predicted, average="macro"),
         "log_loss": metrics.log_loss(targets, p),
         "auroc": metrics.roc_auc_score(targets, p, multi_class="ovr"),
@@ -119,6 +120,17 @@ def test_scores_equal_scikit_learn():
     assert next(iter(scores.metrics)) == task.primary == "accuracy"
     assert scores.confusion == metrics.confusion_matrix(targets, predicted).tolist()
     assert [row[1] for row in scores.tables[0].rows] == np.bincount(targets).tolist()
+
+
+def test_of_two_classes_the_rarer_one_is_scored_by_precision_and_recall():
+    task = Classify.from_targets(["promoter", "other", "other"], ClassifyConfig())
+    targets = torch.tensor([0, 1, 0, 1, 0])  # other, promoter
+    outputs = torch.tensor([[0.0, -1], [0, 2], [0, 0.5], [0, 0.2], [0, -2]])
+    found = task.scores(outputs, targets).metrics
+    assert found["auprc"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)  # promoters stand first and third
+    assert found["mcc"] == pytest.approx((2 * 2 - 1 * 0) / math.sqrt(3 * 2 * 3 * 2))
+    assert math.isnan(task.scores(outputs[:1], targets[:1]).metrics["auprc"])
+    assert "auprc" not in make().scores(torch.randn(4, 3), torch.arange(4) % 3).metrics
 
 
 def test_scores_with_classes_that_do_not_occur():

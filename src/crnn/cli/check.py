@@ -24,6 +24,7 @@ def check(
     sample_rate: options.SampleRate = None,
     height: options.Height = None,
     channels: options.Channels = None,
+    alphabet: options.Alphabet = None,
     json_: options.AsJson = False,
 ) -> None:
     """Look at DATA as training would, and name everything it would trip over. Exit 0: can be trained on."""
@@ -43,6 +44,7 @@ def check(
         sample_rate=sample_rate,
         height=height,
         channels=options.names(channels),
+        alphabet=alphabet,
     )
     if json_:
         print(jsonlib.dumps(found.to_dict(), indent=2))

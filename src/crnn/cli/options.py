@@ -29,6 +29,9 @@ Channels = Annotated[
     str | None,
     typer.Option(help="Channels or leads by name, in this order: 'MLII,V1?'; with '?' it may be missing."),
 ]
+Alphabet = Annotated[
+    str | None, typer.Option(help="What letters of sequences mean: dna, rna or protein; recognised by itself.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]

@@ -48,6 +48,7 @@ def read(
     channels: Sequence[str] | None = None,
     height: int | None = None,
     format: str | None = None,
+    alphabet: str | None = None,
     targets: bool = True,
     on_bad: OnBad = "fail",
 ) -> Dataset:
@@ -67,6 +68,7 @@ def read(
         channels: columns of a table that are its data, in this order, where it has all of them; others are left out.
         height: pixels to which images of lines are scaled; 48 when None.
         format: name of the reader; found from the source when None.
+        alphabet: what the letters of biological sequences mean: 'dna', 'rna' or 'protein'; recognised when None.
         targets: False for prediction: targets are left out, and none is missed.
         on_bad: 'fail' raises one error that lists the bad places; 'skip' leaves them out and keeps them in `problems`.
     Raises:
@@ -81,7 +83,7 @@ def read(
     if _is_path(source) or (isinstance(source, (list, tuple)) and source and all(_is_path(item) for item in source)):
         if lengths is not None:
             raise ConfigError("lengths: files know their lengths; expected an array as source")
-        options = _options(labels, target, group, pattern, sample_rate, id, time, channels, height)
+        options = _options(labels, target, group, pattern, sample_rate, id, time, channels, height, alphabet)
         return settle(_read_files(source, options, format), on_bad, targets=targets)
     for name, value in {"pattern": pattern, "format": format, "height": height}.items():
         if value is not None:
@@ -90,9 +92,9 @@ def read(
     if frame is not None:
         if labels is not None or lengths is not None:
             raise ConfigError("labels and lengths: not for a table; name its target column as target")
-        options = _options(None, target, group, None, sample_rate, id, time, channels, None)
+        options = _options(None, target, group, None, sample_rate, id, time, channels, None, alphabet)
         return settle(read_frame(frame, options, "table"), on_bad, targets=targets)
-    for name, column in {"target": target, "id": id, "time": time}.items():
+    for name, column in {"target": target, "id": id, "time": time, "alphabet": alphabet}.items():
         if column is not None:
             raise ConfigError(f"{name}: names a column, but the source is {type(source).__name__}; give labels=")
     if isinstance(labels, (str, Path)) or isinstance(group, str):
@@ -276,6 +278,7 @@ def _options(
     time: str | None,
     channels: Sequence[str] | None,
     height: int | None,
+    alphabet: str | None,
 ) -> ReadOptions:
     if labels is not None and not _is_path(labels):
         raise ConfigError(f"labels: found {type(labels).__name__}, expected the path of a table")
@@ -294,6 +297,7 @@ def _options(
         time=time,
         channels=None if channels is None else tuple(channels),
         height=height,
+        alphabet=alphabet,
     )
 
 
@@ -327,6 +331,7 @@ def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None
             ("channels", len(data.channel_names), len(parts[0].channel_names)),
             ("frames per second", data.sample_rate, parts[0].sample_rate),
             ("pixels of height", data.height, parts[0].height),
+            ("symbols", "".join(data.vocabulary), "".join(parts[0].vocabulary)),
         ):
             if found != expected:
                 raise DataError(f"{path}: {what}: found {found}, expected {expected} as in {paths[0]}; read them apart")
@@ -344,6 +349,7 @@ def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None
         sample_rate=parts[0].sample_rate,
         in_memory=all(data.in_memory for data in parts),
         height=parts[0].height,
+        vocabulary=parts[0].vocabulary,
     )
 
 

@@ -12,7 +12,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from crnn.alphabets import ALPHABETS, AlphabetName
 from crnn.config import config
 from crnn.errors import ConfigError, DataError, ShapeError
 from crnn.nn.layers import Features, Layer, State, Timing, register_layer
@@ -277,6 +279,43 @@ class OneHot(Layer):
         _check_ids("one_hot", x.data, self.config.vocab_size)
         out = self.one.new_zeros((*x.data.shape, self.config.vocab_size))
         return Sequences(out.scatter_(-1, x.data[..., None], 1.0), x.lengths).zeroed()
+
+
+@config
+class IupacConfig:
+    """Which alphabet the ids are of."""
+
+    alphabet: AlphabetName
+    """dna, rna or protein."""
+
+
+@register_layer("iupac")
+class Iupac(Layer):
+    """Bases or residues as fractions: 1 in the channel of a plain symbol, equal parts where one stands for several.
+
+    Of DNA and RNA the channels are A, C, G, T (U): read backwards they are the complements.
+
+    Shape:
+        x.data: (batch, time) int64 ids of the alphabet; returns (batch, time, 4), or 20 for proteins.
+    Raises:
+        ShapeError: an id outside the alphabet, or ids that are not whole numbers.
+    Source: the tables of crnn.alphabets.
+    """
+
+    Config = IupacConfig
+    fractions: Tensor
+
+    def __init__(self, features: Features, config: IupacConfig) -> None:
+        _check_symbols("iupac", features)
+        super().__init__(features)
+        self.config = config
+        fractions = torch.from_numpy(ALPHABETS[config.alphabet].fractions)
+        self.out_features = (fractions.shape[1],)
+        self.register_buffer("fractions", fractions, persistent=False)
+
+    def compute(self, x: Sequences) -> Sequences:
+        _check_ids("iupac", x.data, len(self.fractions))
+        return Sequences(F.embedding(x.data, self.fractions), x.lengths).zeroed()  # id 0 stands in the padding
 
 
 def _check_symbols(name: str, features: Features) -> None:

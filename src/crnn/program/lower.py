@@ -18,7 +18,7 @@ from crnn.errors import ExportError
 from crnn.models.network import Network
 from crnn.nn.blocks import Activation, Dropout, Flatten, Parallel, Residual
 from crnn.nn.conv import Conv, Conv2d
-from crnn.nn.frontend import ChannelNorm, Difference, Embedding, Missing, OneHot
+from crnn.nn.frontend import ChannelNorm, Difference, Embedding, Iupac, Missing, OneHot
 from crnn.nn.head import Head
 from crnn.nn.jitter import Jitter
 from crnn.nn.layers import Chain, Features, Layer, known_layers
@@ -83,7 +83,12 @@ def vocabulary_of(network: Network) -> int:
     """How many symbols it knows; 0 where its frames are values, or a layer that is not ours takes the symbols."""
     if network.features:
         return 0
-    return next((m.config.vocab_size for m in network.body.modules() if isinstance(m, (Embedding, OneHot))), 0)
+    for layer in network.body.modules():
+        if isinstance(layer, (Embedding, OneHot)):
+            return layer.config.vocab_size
+        if isinstance(layer, Iupac):
+            return len(layer.fractions)
+    return 0
 
 
 class Builder:
@@ -358,6 +363,11 @@ def _embedding(layer: Embedding, to: Builder, at: int, where: str) -> int:
 def _one_hot(layer: OneHot, to: Builder, at: int, where: str) -> int:
     table = np.eye(layer.config.vocab_size, dtype=np.float32)
     return to.add(ops.Embedding(table=table), [at], layer.out_features, where)
+
+
+@_lowers(Iupac)
+def _iupac(layer: Iupac, to: Builder, at: int, where: str) -> int:
+    return to.add(ops.Embedding(table=_array(layer.fractions)), [at], layer.out_features, where)
 
 
 @_lowers(LogMel)

@@ -305,6 +305,8 @@ def metric_words(name: str) -> str:
         "mae": "MAE",
         "r2": "R²",
         "auroc": "AUROC",
+        "auprc": "AUPRC",
+        "mcc": "MCC",
         "macro_f1": "macro F1",
         "micro_f1": "micro F1",
     }

@@ -153,6 +153,7 @@ def search(
     time: str | None = None,
     format: str | None = None,
     sample_rate: int | None = None,
+    alphabet: str | None = None,
     on_bad: OnBad = "fail",
     quiet: bool = True,
 ) -> SearchResult:
@@ -168,7 +169,7 @@ def search(
         space: YAML file or mapping, path of an option -> {low, high, log} or a list of values; "width" scales the net.
         rounds: held-out parts on which a trial is measured; None takes the run's own validation part, or 3 small ones.
         task, preset, seed, epochs, config, settings: as crnn.train takes them; what a trial starts from.
-        labels, target, group, pattern, id, time, format, sample_rate, on_bad: as crnn.read takes them.
+        labels, target, group, pattern, id, time, format, sample_rate, alphabet, on_bad: as crnn.read takes them.
     Raises:
         MissingExtraError: optuna is not installed.
         ConfigError: an impossible space or option, or a storage that cannot be opened.
@@ -182,7 +183,7 @@ def search(
             raise ConfigError(f"--{name} {value}; expected at least 1")
     asked = asked_options(config, settings, epochs)
     read = None if space is None else read_space(space)
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad)
+    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, alphabet=alphabet)
     data = data if isinstance(data, Dataset) else options.read(data)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed)
     base = _options_of(plan)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from crnn.data.annotation import Annotation
 from crnn.data.dataset import Target
 from crnn.errors import ConfigError, DataError
 from crnn.metrics.calibration import Calibration, calibration_error
+from crnn.metrics.matthews import matthews_correlation
 from crnn.tasks.task import Scores, Table, Task
 
 
@@ -125,6 +127,7 @@ class Classify(Task):
         return {
             "accuracy": float(confusion.diagonal().sum() / confusion.sum()),
             "balanced_accuracy": float(recall.nanmean()),  # over the classes that occur
+            "mcc": matthews_correlation(confusion),
         }
 
     def _confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -132,9 +135,11 @@ class Classify(Task):
         return torch.bincount(targets * size + outputs.argmax(1), minlength=size * size).reshape(size, size)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
-        """accuracy, balanced_accuracy (over the classes that occur), macro_f1, log_loss, calibration_error, auroc.
+        """accuracy, balanced_accuracy (over the classes that occur), mcc, macro_f1, log_loss, auroc, calibration_error;
+        auprc of two classes.
 
-        auroc is the mean over the classes that occur, each against the rest; NaN when only one occurs.
+        auroc is the mean over the classes that occur, each against the rest; NaN when only one occurs. auprc (average
+        precision) is that of the class that is rarer in training, of two equal ones the second.
         """
         outputs, targets = outputs.detach().double().cpu(), targets.cpu()
         probabilities = outputs.softmax(1)
@@ -148,10 +153,20 @@ class Classify(Task):
             "macro_f1": sum(f1) / len(f1),
             "log_loss": float(F.cross_entropy(outputs, targets)),
             "auroc": one_vs_rest_auroc(probabilities, F.one_hot(targets, len(self.labels))),
+            **self._auprc(probabilities, targets),
             "calibration_error": calibration.error,
         }
         tables = [per_class, calibration_table(calibration)]
         return Scores(values, tables, confusion.tolist())
+
+    def _auprc(self, probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+        if len(self.labels) != 2:
+            return {}
+        first, second = self.counts.values()
+        positive = 0 if first < second else 1
+        if not bool((targets == positive).any()):
+            return {"auprc": math.nan}
+        return {"auprc": float(average_precision_score(targets == positive, probabilities[:, positive]))}
 
     def _per_class(self, confusion: Tensor) -> Table:
         """Precision, recall and F1 of each class; 0 where they are undefined."""

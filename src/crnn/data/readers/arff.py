@@ -1,4 +1,4 @@
-"""ARFF as the UCR/UEA archive uses it: one row a series, or one relational attribute for several channels."""
+"""ARFF: one row a series or a biological sequence, or one relational attribute for several channels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crnn.config import nearest
 from crnn.data.dataset import Dataset, Problem, Target, array_example
+from crnn.data.readers.columns import ID_NAMES
 from crnn.data.readers.official import official_parts, read_official
 from crnn.data.readers.reader import (
     Reader,
@@ -21,6 +22,7 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
     trim_missing_end,
 )
+from crnn.data.readers.symbols import RawSequence, symbols_dataset
 from crnn.data.readers.text import parse_numbers, read_lines
 from crnn.errors import DataError
 
@@ -28,6 +30,7 @@ SUFFIXES = (".arff",)
 _NUMERIC = ("numeric", "real", "integer")
 _CELL = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|((?!['"])[^,]*?))\s*(?:,|$)""", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'((?:[^'\\]|\\.)*)'|"([^"]*)"|(\S+))\s+(.+)""", re.IGNORECASE)
+_ROW_NAMES = ("instance_name", "instance", *ID_NAMES, "name")
 _TARGET_NAMES = ("target", "label", "class", "y")
 
 
@@ -47,6 +50,7 @@ def read_arff(source: Source, options: ReadOptions) -> Dataset:
 def read_arff_file(path: Path, options: ReadOptions) -> Dataset:
     """Read one .arff file; '?' inside a series is NaN, '?' at its end is padding.
 
+    Single-letter or string attributes are a biological sequence.
     The target is `options.target`, else the last attribute when it is nominal or named target, label, class or y.
     Raises:
         DataError: the header cannot be used, the target is unknown, an input attribute is not numeric.
@@ -55,6 +59,9 @@ def read_arff_file(path: Path, options: ReadOptions) -> Dataset:
     attributes, start = _parse_header(path, lines)
     target = _target_position(path, attributes, options)
     inputs = [i for i in range(len(attributes)) if i != target]
+    letters = _letter_inputs(attributes, inputs)
+    if letters:
+        return _read_letters(path, lines[start:], start, attributes, target, letters, options)
     relational = len(inputs) == 1 and attributes[inputs[0]].type == "relational"
     for i in inputs:
         if attributes[i].type not in _NUMERIC and not relational:
@@ -89,6 +96,49 @@ def read_arff_file(path: Path, options: ReadOptions) -> Dataset:
         source=str(path),
         sample_rate=options.sample_rate,
     )
+
+
+def _letter_inputs(attributes: list[Attribute], inputs: list[int]) -> list[int]:
+    """The attributes that together spell a sequence: each of single letters, or one of text; none where inputs differ.
+
+    An attribute that names rows, such as Instance_name, is not one of them.
+    """
+    rest = [i for i in inputs if attributes[i].name.lower() not in _ROW_NAMES]
+    kinds = [attributes[i].type for i in rest]
+    if len(rest) == 1 and kinds[0] == "string":
+        return rest
+    spells = all(isinstance(kind, tuple) and all(len(v) == 1 and v.isalpha() for v in kind) for kind in kinds)
+    return rest if len(rest) > 1 and spells else []
+
+
+def _read_letters(
+    path: Path,
+    lines: list[str],
+    start: int,
+    attributes: list[Attribute],
+    target: int | None,
+    inputs: list[int],
+    options: ReadOptions,
+) -> Dataset:
+    """Rows as biological sequences, such as the splice junctions of UCI."""
+    name = next((i for i, attribute in enumerate(attributes) if attribute.name.lower() in _ROW_NAMES), None)
+    rows, problems = [], []
+    case = 0
+    for number, line in enumerate(lines, start + 1):
+        line = line.strip()
+        if not line or line.startswith("%"):
+            continue
+        case += 1
+        where = f"{path} line {number} (case {case})"
+        try:
+            cells = _split_row(line, len(attributes))
+            label = None if target is None else _parse_target(cells[target], attributes[target])
+        except DataError as error:
+            problems.append(Problem(where, str(error)))
+            continue
+        row_name = f"{path.name}:{case}" if name is None else cells[name]
+        rows.append(RawSequence(row_name, where, "".join(cells[i] for i in inputs), label))
+    return symbols_dataset(rows, problems, alphabet=options.alphabet, source=str(path))
 
 
 def _parse_header(path: Path, lines: list[str]) -> tuple[list[Attribute], int]:
@@ -188,5 +238,5 @@ ARFF = Reader(
     suffixes=SUFFIXES,
     claims=lambda path: bool(official_parts(path, SUFFIXES)),
     read=read_arff,
-    options=frozenset({"sample_rate", "target"}),
+    options=frozenset({"sample_rate", "target", "alphabet"}),
 )

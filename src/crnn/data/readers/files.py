@@ -234,19 +234,21 @@ def _refuse_unknown_target(options: ReadOptions, pattern: FilePattern | None, ha
         raise DataError(f"target {name!r} is not a field of {pattern.text!r}{nearest(name, pattern.fields)}")
 
 
-class FilePattern:
-    """Fields in file names: '{label}_{speaker}_{take}'; '{take:d}' takes digits only.
+class FieldPattern:
+    """Named fields in a text: '{label}_{speaker}_{take}'; '{take:d}' takes digits only.
 
-    Matched against the name without its suffix, and against as many folders as the pattern has. A name that can be
-    read in two ways is refused rather than guessed.
+    A text that can be read in two ways is refused rather than guessed.
+
+    Args:
+        inside: what one character of a field may be, as a regular expression.
+        rest: what may follow the last field, as a regular expression.
     Raises:
         DataError: no fields, a field twice, a field without a name.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, *, inside: str = "[^/]", rest: str = ""):
         self.text = text
-        self.depth = text.count("/") + 1
-        pieces = re.split(r"\{([^{}]*)\}", re.sub(r"\.(?!.*[{}])\w+$", "", text))
+        pieces = re.split(r"\{([^{}]*)\}", text)
         self.fields = [piece.split(":")[0] for piece in pieces[1::2]]
         if (
             not self.fields
@@ -258,23 +260,22 @@ class FilePattern:
             )
         if any(piece.partition(":")[2] not in ("", "d") for piece in pieces[1::2]):
             raise DataError(f"pattern {text!r}: after ':' expected d, for digits")
-        self._shortest, self._longest = (self._compile(pieces, more) for more in (r"[^/]+?", r"[^/]+"))
+        self._shortest, self._longest = (self._compile(pieces, f"{inside}{more}", rest) for more in ("+?", "+"))
 
     @staticmethod
-    def _compile(pieces: list[str], anything: str) -> re.Pattern[str]:
+    def _compile(pieces: list[str], anything: str, rest: str) -> re.Pattern[str]:
         parts = []
         for i, piece in enumerate(pieces):
             name, _, digits = piece.partition(":")
             parts.append(f"(?P<{name}>{r'[0-9]+' if digits else anything})" if i % 2 else re.escape(piece))
-        return re.compile("".join(parts))
+        return re.compile("".join(parts) + rest)
 
-    def parse(self, name: str) -> dict[str, str]:
-        """The fields of a file.
+    def match(self, text: str) -> dict[str, str]:
+        """The fields of a text.
 
         Raises:
-            DataError: the name does not match, or can be read in two ways.
+            DataError: it does not match, or can be read in two ways.
         """
-        text = str(PurePosixPath(*PurePosixPath(name).parts[-self.depth :]).with_suffix(""))
         match, longest = self._shortest.fullmatch(text), self._longest.fullmatch(text)
         if match is None or longest is None:
             raise DataError(f"name does not match the pattern {self.text!r}; rename it, or change the pattern")
@@ -284,6 +285,19 @@ class FilePattern:
                 "mark a field of digits, such as '{take:d}', or rename it"
             )
         return match.groupdict()
+
+
+class FilePattern(FieldPattern):
+    """Fields in file names, matched without the suffix, and against as many folders as the pattern has."""
+
+    def __init__(self, text: str):
+        self.depth = text.count("/") + 1
+        super().__init__(re.sub(r"\.(?!.*[{}])\w+$", "", text))
+        self.text = text
+
+    def parse(self, name: str) -> dict[str, str]:
+        """The fields of a file; raises as `match`."""
+        return self.match(str(PurePosixPath(*PurePosixPath(name).parts[-self.depth :]).with_suffix("")))
 
 
 def is_labels_table(name: str) -> bool:

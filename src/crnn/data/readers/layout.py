@@ -28,10 +28,13 @@ from crnn.data.readers.reader import (
     odd_channel_counts,
     trim_missing_end,
 )
+from crnn.data.readers.symbols import RawSequence, symbols_dataset
 from crnn.errors import DataError
 
 DATA_NAMES = ("data", "values", "x", "sequence", "value")
 """Columns that may hold a whole sequence as a list."""
+SEQUENCE_NAMES = ("sequence", "seq", "dna", "rna", "protein", "peptide", "sequences")
+"""Columns that may hold a whole biological sequence as text."""
 ROW, FILE, SPLIT, ORDER = "__row__", "__file__", "__split__", "__order__"
 """Columns of our own: row number as an editor counts it, file, split by file name, number of the sequence."""
 
@@ -39,7 +42,8 @@ ROW, FILE, SPLIT, ORDER = "__row__", "__file__", "__split__", "__order__"
 def read_frame(frame: pl.DataFrame, options: ReadOptions, source: str, problems: Sequence[Problem] = ()) -> Dataset:
     """A data frame as a data set.
 
-    Long where it has an id and a time column; nested where a column named data, values or x holds lists; else wide:
+    Symbols where a column named sequence, dna, ... holds letters; long where it has an id and a time column; nested
+    where a column named data, values or x holds lists; else wide:
     every remaining numeric column is a time step, and empty cells at the end of a row make it shorter.
 
     Raises:
@@ -55,6 +59,9 @@ def read_frame(frame: pl.DataFrame, options: ReadOptions, source: str, problems:
     if frame[SPLIT].null_count() == frame.height and roles.split is not None:
         given = splits_of(frame, roles.split, source)
         frame = frame.with_columns(pl.Series(SPLIT, given, dtype=pl.String))
+    letters = _sequence_column(frame, roles, options)
+    if letters is not None:
+        return _read_letters(frame, letters, roles, options, source, problems)
     nested = next((name for name in roles.data if name.lower() in DATA_NAMES and _holds_lists(frame[name])), None)
     if nested is not None:
         return _read_nested(frame, nested, roles, options, source, problems)
@@ -115,6 +122,42 @@ def _numbers(
         columns = [name for name in frame.columns if name not in (ROW, FILE, SPLIT, ORDER)]
         raise DataError(f"{source}: found no numeric columns for {what} among {', '.join(columns[:10])}")
     return np.stack(series, axis=1), used, bad, warnings
+
+
+def _sequence_column(frame: pl.DataFrame, roles: Roles, options: ReadOptions) -> str | None:
+    """The column of text that holds biological sequences: by name and letters, or where an alphabet is asked for."""
+    texts = [name for name in roles.data if frame[name].dtype == pl.String]
+    named = [name for name in texts if name.strip().lower() in SEQUENCE_NAMES]
+    for name in named or (texts if options.alphabet else []):
+        if bool(frame[name].drop_nulls().str.contains(r"^\s*[A-Za-z.*-]+\s*$").all()):
+            return name
+    return None
+
+
+def _read_letters(
+    frame: pl.DataFrame, column: str, roles: Roles, options: ReadOptions, source: str, problems: Sequence[Problem]
+) -> Dataset:
+    """Rows whose cell is a sequence of letters; an empty one is a bad row."""
+    names = texts_of(frame, roles.id)
+    targets, groups = targets_of(frame, roles.targets, source), texts_of(frame, roles.group)
+    rows = [
+        RawSequence(name or Path(where).name, where, (text or "").strip(), target, group, split)
+        for name, where, text, target, group, split in zip(
+            names,
+            [_place(frame, i) for i in range(frame.height)],
+            frame[column].to_list(),
+            targets,
+            groups,
+            frame[SPLIT].to_list(),
+            strict=True,
+        )
+    ]
+    unused = [name for name in roles.data if name != column]
+    found = [*problems]
+    if unused:
+        what = f"columns beside {column!r} are not used: {', '.join(unused[:5])}; name them as target or group if so"
+        found.append(Problem(source, what, "warning"))
+    return symbols_dataset(rows, found, alphabet=options.alphabet, source=f"{source} (column {column!r})")
 
 
 def _read_wide(

@@ -42,6 +42,8 @@ class ReadOptions:
     """Pixels to which images of lines are scaled."""
     channels: tuple[str, ...] | None = None
     """Columns that are data, in this order, in a table that has all of them."""
+    alphabet: str | None = None
+    """What the letters of sequences mean: dna, rna or protein."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def make_dataset(
     sample_rate: float | None = None,
     in_memory: bool = True,
     height: int | None = None,
+    vocabulary: Sequence[str] = (),
 ) -> Dataset:
     """A data set in which all examples have a group or none has; the rest stands in `problems`."""
     kept, found = list(examples), list(problems)
@@ -92,6 +95,7 @@ def make_dataset(
         in_memory=in_memory,
         problems=tuple(found),
         height=height,
+        vocabulary=tuple(vocabulary),
     )
 
 
@@ -108,6 +112,10 @@ def join(parts: Sequence[tuple[Dataset, Split]], source: str) -> Dataset:
                 f"{data.source}: found {len(data.channel_names)} channels, but {first.source} has "
                 f"{len(first.channel_names)}; training and test files must have the same channels"
             )
+        if data.examples and first.examples and data.vocabulary != first.vocabulary:
+            raise DataError(
+                f"{data.source}: has other symbols than {first.source}; say what both are, such as alphabet='dna'"
+            )
     examples = [replace(example, split=split) if split else example for data, split in parts for example in data]
     problems = [problem for data, _ in parts for problem in data.problems]
     return make_dataset(
@@ -119,6 +127,7 @@ def join(parts: Sequence[tuple[Dataset, Split]], source: str) -> Dataset:
         sample_rate=first.sample_rate,
         in_memory=all(data.in_memory for data, _ in parts),
         height=first.height,
+        vocabulary=first.vocabulary,
     )
 
 

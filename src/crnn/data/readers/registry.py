@@ -8,6 +8,7 @@ from crnn.config import nearest
 from crnn.data.readers.arff import ARFF
 from crnn.data.readers.audio import AUDIO
 from crnn.data.readers.edf import EDF
+from crnn.data.readers.fasta import FASTA
 from crnn.data.readers.frames import FRAMES
 from crnn.data.readers.images import IMAGES
 from crnn.data.readers.manifest import MANIFEST
@@ -21,7 +22,7 @@ from crnn.data.readers.wfdb import WFDB
 from crnn.errors import DataError
 from crnn.plugins import plugins
 
-READERS: tuple[Reader, ...] = (WFDB, EDF, AUDIO, PAGE_XML, IMAGES, MANIFEST, TS, UCR, ARFF, NPY, FRAMES, TABLE)
+READERS: tuple[Reader, ...] = (WFDB, EDF, AUDIO, PAGE_XML, IMAGES, MANIFEST, FASTA, TS, UCR, ARFF, NPY, FRAMES, TABLE)
 """The first that claims a source reads it: recordings and images before the tables that describe them,
 and the marked pages before their images."""
 

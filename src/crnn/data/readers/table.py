@@ -161,5 +161,5 @@ TABLE = Reader(
     suffixes=SUFFIXES,
     claims=lambda path: bool(official_parts(path, SUFFIXES)),
     read=read_table,
-    options=frozenset({"target", "group", "sample_rate", "id", "time"}),
+    options=frozenset({"target", "group", "sample_rate", "id", "time", "alphabet"}),
 )
