@@ -469,12 +469,21 @@ class Run:
         usual = {name: before.get(name) for name in asked if name != "labels"}
         return {name: usual.get(name) if value is None else value for name, value in asked.items()}
 
+    def validation_data(self) -> Dataset | None:
+        """The validation part read again; None where there is none, or the data is gone or has changed."""
+        parts = self._parts_again()
+        return None if parts is None else parts.validation
+
     def _training_data(self) -> Dataset | None:
         """What the floors are fitted on: the training part read again; None when it is gone or has changed."""
+        parts = self._parts_again()
+        return None if parts is None else parts.train
+
+    def _parts_again(self) -> Splits | None:
         if self.folder is None or self.plan_facts is None or self.plan_facts["source"] is None:
             return None
         try:
-            return RunPlan.load(self.folder, None).parts.train
+            return RunPlan.load(self.folder, None).parts
         except (DataError, SplitError, ModelError):
             return None
 

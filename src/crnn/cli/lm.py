@@ -1,4 +1,4 @@
-"""Language models for transcribers: train one from text."""
+"""Language models for transcribers: train one from text, find its weight for a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="Language models for transcribers.", no_args_is_help=True
 
 @app.callback()
 def _verbs() -> None:
-    """Language models for transcribers: crnn lm train TEXT... -o words.arpa."""
+    """Language models for transcribers: crnn lm train TEXT... -o words.arpa; crnn lm tune RUN words.arpa."""
 
 
 @app.command("train")
@@ -55,3 +55,35 @@ def train(
     if perplexity is not None:
         print(f"perplexity of {held_out}: {perplexity:.1f}")
     print(f"next     crnn predict RUN FILES --beam 16 --lm {file}")
+
+
+@app.command("tune")
+def tune(
+    run: Annotated[str, typer.Argument(help="The run folder of a transcriber.")],
+    lm: Annotated[str, typer.Argument(help="ARPA file.")],
+    data: Annotated[str | None, typer.Argument(help="Labelled data; else the run's own validation part.")] = None,
+    beam: Annotated[int, typer.Option(help="Hypotheses of the beam search.")] = 16,
+    json_: options.AsJson = False,
+) -> None:
+    """Choose a language model's weight and bonus for a trained RUN by its error rate on validation, and keep them."""
+    import crnn.run as runs
+    from crnn.errors import ConfigError, DataError
+    from crnn.tasks.decoding import Decoding
+    from crnn.tasks.transcribe import Transcribe
+
+    trained = runs.Run(run)
+    task = trained.model.task
+    if not isinstance(task, Transcribe):
+        raise ConfigError(f"{run}: its task is {task.name}; a language model is for a transcriber")
+    held = trained.validation_data() if data is None else trained.read(data, targets=True)
+    if held is None:
+        raise DataError(f"{run}: kept no validation part, or its data has changed; give labelled DATA it has not seen")
+    task.decoding = Decoding(beam=beam, lm=lm)
+    cer = task.tune_language_model(trained.model.outputs(held), held.targets)
+    trained.model.save(run)
+    found = {"lm_weight": task.lm_weight, "word_bonus": task.word_bonus, "cer": cer, "texts": len(held)}
+    print(
+        jsonlib.dumps(found)
+        if json_
+        else f"{lm}: weight {task.lm_weight:g}, bonus {task.word_bonus:g}: cer {cer:.4f} on {len(held)} texts; kept in {run}"
+    )

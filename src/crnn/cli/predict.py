@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crnn.cli import options
+from crnn.cli import decoding, options
 
 if TYPE_CHECKING:
     from crnn.data.dataset import Dataset
@@ -20,12 +20,22 @@ def predict(
     files: Annotated[list[str], typer.Argument(help="Recordings, tables or folders.")],
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", help="Write JSON lines here, or events of one record as .atr or of all as .tsv."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Write JSON lines here; events of one record as .atr, of all as .tsv; transcripts as .srt, .ctm, .txt.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at a time; changes speed only, never a prediction.")] = 64,
     id_: options.Id = None,
     time: options.Time = None,
     format_: options.Format = None,
+    beam: decoding.Beam = None,
+    lm: decoding.Lm = None,
+    lm_weight: decoding.LmWeight = None,
+    word_bonus: decoding.WordBonus = None,
+    lexicon: decoding.Lexicon = None,
+    hot_word: decoding.HotWord = None,
     skip_bad: options.SkipBad = False,
 ) -> None:
     """Predict for files with a trained RUN, one JSON line each."""
@@ -34,10 +44,22 @@ def predict(
 
     file = None if out is None else options.writable(out, "--out")
     trained = runs.Run(run)
+    decoding.choose(
+        trained.model,
+        beam=beam,
+        lm=lm,
+        lm_weight=lm_weight,
+        word_bonus=word_bonus,
+        lexicon=lexicon,
+        hot_word=hot_word,
+    )
     data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
     predictions = trained.model.predict(data, batch_size=batch_size)
     if file is not None and file.suffix in (".atr", ".tsv"):
         print(f"{_write_events(file, data, predictions)} events: {file}")
+    elif file is not None and file.suffix in (".srt", ".ctm", ".txt"):
+        _write_texts(file, data, predictions)
+        print(f"{len(predictions)} transcripts: {file}")
     else:
         rows = ({"id": example.id, **found} for example, found in zip(data, predictions, strict=True))
         lines = [json.dumps(without_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
@@ -48,6 +70,25 @@ def predict(
             print(f"{len(lines)} predictions: {file}")
     for problem in data.problems:
         print(f"crnn: skipped {problem}" if problem.level == "error" else f"crnn: {problem}", file=sys.stderr)
+
+
+def _write_texts(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -> None:
+    """Transcripts as subtitles, CTM or text, by the suffix of the file.
+
+    Raises:
+        ConfigError: the model writes no text; or several recordings for one file of subtitles.
+    """
+    from crnn.data.subtitles import as_ctm, as_srt, as_text
+    from crnn.errors import ConfigError
+
+    if any("text" not in prediction for prediction in predictions):
+        raise ConfigError(f"--out {file}: this model writes no text; write its answers as .jsonl")
+    ids = [example.id for example in data]
+    if file.suffix == ".srt" and len(ids) != 1:
+        raise ConfigError(f"--out {file}: holds subtitles of one recording, found {len(ids)}; give one, or write .ctm")
+    made = {".ctm": lambda: as_ctm(ids, predictions), ".txt": lambda: as_text(ids, predictions)}
+    text = as_srt(predictions[0]) if file.suffix == ".srt" else made[file.suffix]()
+    file.write_text(text, encoding="utf-8")
 
 
 def _write_events(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -> int:
