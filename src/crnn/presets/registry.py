@@ -8,6 +8,7 @@ from crnn.config import nearest
 from crnn.errors import ConfigError
 from crnn.plugins import plugins
 from crnn.presets.general import default, live, lstm_fcn, seed
+from crnn.presets.ocr import crnn_2015, ocr, ocr_small
 from crnn.presets.recipe import DataSummary, Recipe
 from crnn.presets.tag import ecg_small, sed, tag
 from crnn.presets.transcribe import deepspeech2, speech, speech_small
@@ -23,6 +24,9 @@ PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "speech": speech,
     "speech-small": speech_small,
     "deepspeech2": deepspeech2,
+    "ocr-small": ocr_small,
+    "ocr": ocr,
+    "crnn-2015": crnn_2015,
 }
 """Every preset of ours by name; other packages add theirs by the entry point group crnn.presets."""
 

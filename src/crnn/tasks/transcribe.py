@@ -35,7 +35,7 @@ PER_PROFILE = 9
 """Counts a profile: insertions, deletions, substitutions and length of characters, then of words; texts all right."""
 TEXTS, BLANKS, FRAMES = (PER_PROFILE * len(PROFILES) + i for i in range(3))
 """Places of the other counts: texts, blank frames, frames."""
-DEFAULT_PRESETS: dict[Kind, str] = {"audio": "speech", "series": "speech", "symbols": "speech"}
+DEFAULT_PRESETS: dict[Kind, str] = {"audio": "speech", "series": "speech", "symbols": "speech", "image": "ocr-small"}
 TRIED_WEIGHTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)
 TRIED_BONUSES = (-1.0, 0.0, 1.0, 2.0, 4.0)
 TUNING_TEXTS = 100
@@ -69,7 +69,7 @@ class Transcribe(StepTask):
     primary = "cer"
     higher_is_better = False
     activation = "softmax"
-    allowed_augment = StepTask.allowed_augment | {"stretch", "time_warp", "snr"}
+    allowed_augment = StepTask.allowed_augment | {"stretch", "time_warp", "snr", "image"}
 
     def __init__(
         self,
