@@ -15,6 +15,7 @@ from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
 from crnn.presets.ocr import crnn_2015, ocr, ocr_small
 from crnn.presets.recipe import DataSummary
+from crnn.run import check
 
 SUMMARY = DataSummary("image", 1, None, 400, 600, 600, 100, 1000, "transcribe", 96, height=48, frames_per_label=12.0)
 
@@ -84,6 +85,6 @@ def test_images_are_transcribed_by_ocr_small_without_being_asked(tmp_path):
     data = lines(20)
     texts = [f"{example.target}{i:03}" for i, example in enumerate(data)]
     named = tuple(replace(example, target=text) for example, text in zip(data, texts, strict=True))
-    found = crnn.check(replace(data, examples=named))
+    found = check(replace(data, examples=named))
     assert found.summary["plan"]["preset"] == "ocr-small"
     assert found.summary["plan"]["task"].startswith("transcribe")
