@@ -51,7 +51,7 @@ def test_a_folder_of_lines_and_their_texts(tmp_path):
 
 def test_any_height_and_the_usual_one(tmp_path):
     save(tmp_path / "a.png", stroke(60, 24))
-    assert read(tmp_path).height == 48
+    assert read(tmp_path).height == 32
     assert read(tmp_path, height=32).features == (1, 32)
     assert read(tmp_path / "a.png", height=24).lengths.tolist() == [60]
     for height in (4, 10000):
@@ -136,7 +136,7 @@ def test_bad_lines_are_named_and_the_rest_is_read(tmp_path):
     data = read(tmp_path, on_bad="skip")
     assert [example.id for example in data] == ["good.png"]
     said = {problem.where.rpartition("/")[2]: problem.what for problem in data.problems}
-    assert "found an image of 1 x 48 pixels, which leaves 1 columns at height 48, expected 4" in said["thin.png"]
+    assert "found an image of 1 x 48 pixels, which leaves 1 columns at height 32, expected 4" in said["thin.png"]
     assert "if the line runs downwards, turn it" in said["turned.png"]
     assert "empty transcript" in said["nothing.png"]
     assert "found 2 pages, expected one line an image" in said["pages.tif"]

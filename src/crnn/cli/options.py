@@ -24,7 +24,7 @@ Id = Annotated[str | None, typer.Option("--id", help="Column of a long table tha
 Time = Annotated[str | None, typer.Option(help="Column of a long table that orders the frames.")]
 Format = Annotated[str | None, typer.Option("--format", help="Name of the reader, where it is not found by itself.")]
 SampleRate = Annotated[int | None, typer.Option(help="Resample recordings to this rate in hertz.")]
-Height = Annotated[int | None, typer.Option(help="Scale images of lines to this many pixels; 48 if not given.")]
+Height = Annotated[int | None, typer.Option(help="Scale images of lines to this many pixels; 32 if not given.")]
 Channels = Annotated[
     str | None,
     typer.Option(help="Channels or leads by name, in this order: 'MLII,V1?'; with '?' it may be missing."),

@@ -66,7 +66,7 @@ def read(
         time: column of a long table that orders frames; usual names are found.
         lengths: for a padded array, the frames of each sequence.
         channels: columns of a table that are its data, in this order, where it has all of them; others are left out.
-        height: pixels to which images of lines are scaled; 48 when None.
+        height: pixels to which images of lines are scaled; 32 when None.
         format: name of the reader; found from the source when None.
         alphabet: what the letters of biological sequences mean: 'dna', 'rna' or 'protein'; recognised when None.
         targets: False for prediction: targets are left out, and none is missed.

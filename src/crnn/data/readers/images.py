@@ -16,8 +16,8 @@ from crnn.data.readers.reader import Reader, ReadOptions, Source, make_dataset
 from crnn.errors import ConfigError, DataError, MissingExtraError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".gif")
-DEFAULT_HEIGHT = 48
-"""Pixels: what kraken and Tesseract scale lines to, or near it."""
+DEFAULT_HEIGHT = 32
+"""Pixels, as Shi et al. 2015 have them; 48 costs 2.3 times as much. For small marks above letters, give more."""
 MIN_HEIGHT, MAX_HEIGHT = 8, 512
 MIN_WIDTH = 4
 """Columns at that height below which an image holds no text."""
@@ -77,7 +77,7 @@ def line_height(options: ReadOptions) -> int:
     """
     height = DEFAULT_HEIGHT if options.height is None else options.height
     if not MIN_HEIGHT <= height <= MAX_HEIGHT:
-        raise ConfigError(f"height: found {height}, expected {MIN_HEIGHT} to {MAX_HEIGHT} pixels, such as 48")
+        raise ConfigError(f"height: found {height}, expected {MIN_HEIGHT} to {MAX_HEIGHT} pixels, such as 32")
     return height
 
 
