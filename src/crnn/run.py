@@ -134,6 +134,8 @@ def train(
     folder = free_folder(out, overwrite) if first else None if out is None else Path(out)
     data = _read_all(data, test, options)
     plan = make_plan(data, asked, task=task, preset=preset, seed=seed, source=source)
+    if on_bad == "skip":
+        plan = plan.without_bad()
     if not quiet:
         print(plan)
     if folder is not None and first:
@@ -209,6 +211,8 @@ def check(
     batch_size = plan.config.train.batch_size_for(count)
     length = plan_training(plan.config.train, batches=-(-count // batch_size), num_train=count, num_validation=0)
     problems = plan.problems(network)
+    if isinstance(plan.task, StepTask):
+        problems += [Problem(data.source, what, "warning") for what in plan.task.warnings()]
     found = check_data(
         data,
         classes=not plan.task.per_step,
@@ -256,6 +260,8 @@ class RunPlan:
     fingerprint: str
     source: dict[str, Any] | None
     """How the data was read, when it came from a path; else a resume has to be given it."""
+    skipped: tuple[str, ...] = ()
+    """Ids of examples that the task cannot use with this network, left out as the user chose."""
 
     @cached_property
     def recorded(self) -> dict[str, Any]:
@@ -276,6 +282,12 @@ class RunPlan:
             frames = network.frames(torch.from_numpy(side.lengths), side.sample_rate)
             found += self.task.find_problems(side.targets, [example.where for example in side], frames)
         return found
+
+    def without_bad(self) -> RunPlan:
+        """The same without the examples that its task cannot use; they stand in the problems of the training part."""
+        bad = {p.where: p for p in self.problems(self.make_network()) if p.level == "error"}
+        ids = tuple(e.id for side in self.parts.sides.values() for e in side if e.where in bad)
+        return replace(self, parts=_leave_out(self.parts, ids, list(bad.values())), skipped=ids) if ids else self
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain values."""
@@ -307,6 +319,7 @@ class RunPlan:
             "fingerprint": self.fingerprint,
             "source": self.source,
             "task_state": self.task.state(),
+            **({"skipped": list(self.skipped)} if self.skipped else {}),
         }
         _write_json(folder / "run.json", plain)
         _write_json(folder / "splits.json", self.recorded)
@@ -339,7 +352,10 @@ class RunPlan:
         cls_of_task = find_task(config.task)
         parts = split(data, config.split, seed=config.seed, stratify=cls_of_task.stratify)
         task = cls_of_task.from_state(plain["task_state"])
-        return cls(config, parts, task, plain["why_task"], plain["fingerprint"], plain["source"])
+        skipped = tuple(plain.get("skipped", ()))
+        if skipped:
+            parts = _leave_out(parts, skipped, [Problem(id, "left out when this run was started") for id in skipped])
+        return cls(config, parts, task, plain["why_task"], plain["fingerprint"], plain["source"], skipped)
 
 
 class Run:
@@ -809,13 +825,32 @@ def _check_lengths(network: Network, parts: Splits) -> None:
             )
 
 
+def _leave_out(parts: Splits, ids: Sequence[str], problems: list[Problem]) -> Splits:
+    """The sides without these examples, what was wrong with them added to the problems of the training part.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    gone = set(ids)
+
+    def kept(side: Dataset | None) -> Dataset | None:
+        left = () if side is None else tuple(example for example in side if example.id not in gone)
+        return None if side is None or not left else replace(side, examples=left)
+
+    train = kept(parts.train)
+    if train is None:
+        raise DataError(f"{parts.train.source}: none of {len(parts.train)} examples can be used; first {problems[0]}")
+    train = replace(train, problems=(*train.problems, *problems))
+    return Splits(train, kept(parts.validation), kept(parts.test), parts.how)
+
+
 def _check_targets(plan: RunPlan, network: Network) -> None:
     """Refuse, before training, targets that do not fit the network's frames."""
     bad = [problem for problem in plan.problems(network) if problem.level == "error"]
     if bad:
         more = "".join(f"\n{problem}" for problem in bad[1:10])
         rest = f"\nand {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise DataError(f"{bad[0]}{more}{rest}")
+        raise DataError(f"{bad[0]}{more}{rest} (on_bad='skip' leaves {'it' if len(bad) == 1 else 'them'} out)")
 
 
 def _origin(plan: RunPlan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from crnn.decode.ngram import train_ngrams
 from crnn.errors import ConfigError, DataError
 from crnn.nn.frames import Frames
 from crnn.nn.layers import Timing
-from crnn.run import check
+from crnn.run import RunPlan, check
 from crnn.sequences import Ragged, Sequences
 from crnn.tasks.decoding import Decoding
 from crnn.tasks.infer import infer_task
@@ -124,6 +124,37 @@ def test_training_on_a_text_that_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"row 0: found 120 letters"):
         train(data, epochs=1)
     assert any("120 letters" in str(problem) for problem in check(data, task="transcribe").problems)
+
+
+def test_what_does_not_fit_is_left_out_where_the_user_asks(tmp_path):
+    data = letters_data(20)
+    long = replace(data.examples[0], target="abc" * 40)
+    data = replace(data, examples=(long, *data.examples[1:]))
+    run = crnn.train(
+        data, task="transcribe", config={"model": MODEL, "train": TRAIN}, epochs=1, on_bad="skip", out=tmp_path / "run"
+    )
+    assert any("120 letters" in problem for problem in run.evaluation.problems)
+    assert "0-0" not in [id for side in run.splits["sides"].values() for id in side["ids"]]
+    assert RunPlan.load(tmp_path / "run", data).skipped == ("0-0",)
+
+
+def test_all_blank_is_called_a_phase_and_later_a_fault():
+    task = task_of("ab" * 20)
+    blank = Sequences(torch.tensor([[[9.0, 0, 0]] * 8]), torch.tensor([8]))
+    assert task.remark(0.0) == ""
+    task.loss(blank, Sequences(torch.tensor([[1, 2]]), torch.tensor([2])))
+    assert "the phase that CTC begins with" in task.remark(0.1)
+    assert "which is a fault: 0.25 letters a frame" in task.remark(0.5)
+    task.loss(Sequences(-blank.data, blank.lengths), Sequences(torch.tensor([[1, 2]]), torch.tensor([2])))
+    assert task.remark(0.5) == ""
+
+
+def test_rare_letters_are_said_by_check():
+    data = letters_data(20)
+    odd = replace(data.examples[1], target=f"{data.examples[1].target}ß")
+    found = check(replace(data, examples=(data.examples[0], odd, *data.examples[2:])), task="transcribe")
+    warnings = [str(problem) for problem in found.problems if problem.level == "warning"]
+    assert any("'ß' (U+00DF) 1 times" in text or "found 'ß' (U+00DF), not among" in text for text in warnings)
 
 
 def test_letters_that_training_never_saw_count_as_errors(run):

@@ -96,6 +96,18 @@ class StepTask(Task):
         """Examples that cannot be trained on with a network of these frames, before any training."""
         return []
 
+    def warnings(self) -> list[str]:
+        """What is odd about the training targets as a whole, said by `crnn check`."""
+        return []
+
+    def remark(self, done: float) -> str:
+        """What the user should know of the outputs of the last batch; "" for nothing.
+
+        Args:
+            done: share of the training that is over.
+        """
+        return ""
+
     def frames_per_label(self, targets: Sequence[Target], lengths: NDArray[np.int64]) -> float:
         """Input frames for each label of the tightest example, where an example needs as many output frames as labels:
         what bounds the pooling over time. Infinite where nothing does."""

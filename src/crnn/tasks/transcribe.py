@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import build_config, config, to_plain
-from crnn.data.codec import BLANK, Codec, CodecConfig
+from crnn.data.codec import BLANK, Codec, CodecConfig, rare_symbols, show
 from crnn.data.dataset import Kind, Problem, Target
 from crnn.decode.ctc import Decoder, Span, decode, frames_needed
 from crnn.errors import DataError
@@ -31,6 +31,10 @@ from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Table
 from crnn.tasks.transcript import Clock, Confidence, Piece, characters_of, joined, plain_piece, words_of
 
+ALL_BLANK = 0.999
+"""Share of blank frames from which nothing is written."""
+BLANK_PHASE = 0.3
+"""Share of the training in which that is usual."""
 PER_PROFILE = 9
 """Counts a profile: insertions, deletions, substitutions and length of characters, then of words; texts all right."""
 TEXTS, BLANKS, FRAMES = (PER_PROFILE * len(PROFILES) + i for i in range(3))
@@ -61,6 +65,7 @@ class Transcribe(StepTask):
     Args:
         codec: letters of the training text.
         most_frequent: the training text that is there most often: the floor.
+        rare: letters that the training text has a few times only, with their counts.
     Source: Graves et al. 2006.
     """
 
@@ -80,16 +85,20 @@ class Transcribe(StepTask):
         confidences: Sequence[Confidence] = (Confidence(), Confidence(), Confidence()),
         lm_weight: float | None = None,
         word_bonus: float | None = None,
+        rare: dict[str, int] | None = None,
     ) -> None:
         self.codec, self.config, self.most_frequent = codec, config, most_frequent
         self.labels = ["<blank>", *codec.symbols]
         self.of_character, self.of_word, self.of_text = confidences
         self.lm_weight, self.word_bonus = lm_weight, word_bonus
+        self.rare = rare or {}
         self._decoding = config.decoding
         self._make_decoder: Callable[[], Decoder] | None = None
         self._decoded: tuple[weakref.ref[Ragged], list[list[Span]]] | None = None
         self.last_blank: Tensor | None = None
         """Share of blank frames in the last batch that was trained on."""
+        self.labels_per_frame = 0.0
+        """Of that batch."""
 
     @classmethod
     def default_preset(cls, kind: Kind) -> str:
@@ -99,10 +108,11 @@ class Transcribe(StepTask):
     def from_targets(cls, targets: Sequence[Target], config: TranscribeConfig) -> Transcribe:
         texts = [text_of(target, f"training example {i}") for i, target in enumerate(targets)]
         codec = Codec.of(texts, config.codec)
+        rare = rare_symbols(codec, texts)
         if not codec.symbols:
             raise DataError(f"training targets: found no text in {len(texts)} examples, expected transcripts")
         frequent = Counter(codec.normalise(text) for text in texts).most_common(1)[0][0]
-        return cls(codec, config, most_frequent=frequent)
+        return cls(codec, config, most_frequent=frequent, rare=rare)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Transcribe:
@@ -168,6 +178,7 @@ class Transcribe(StepTask):
         with torch.no_grad():
             best_is_blank = (outputs.data.argmax(2) == BLANK) & outputs.valid
             self.last_blank = best_is_blank.sum() / outputs.lengths.sum()
+            self.labels_per_frame = float(targets.lengths.sum() / outputs.lengths.sum())
         total = F.ctc_loss(
             log_probs,
             targets.data,
@@ -188,6 +199,29 @@ class Transcribe(StepTask):
         needed = [frames_needed(self.known_labels(text_of(target, "target"))) for target in targets]
         ratios = [length / n for n, length in zip(needed, lengths.tolist(), strict=True) if n]
         return float(np.quantile(ratios, 0.01)) if ratios else math.inf
+
+    def warnings(self) -> list[str]:
+        """Letters that can hardly be learnt."""
+        if not self.rare:
+            return []
+        shown = ", ".join(f"{show([letter])} {n} times" for letter, n in list(self.rare.items())[:8])
+        more = f" and {len(self.rare) - 8} more" if len(self.rare) > 8 else ""
+        return [f"letters of the training text that are rare: {shown}{more}; are they typos? else add examples of them"]
+
+    def remark(self, done: float) -> str:
+        """Whether everything is blank, and whether that is the phase that every training by CTC begins with."""
+        if self.last_blank is None or float(self.last_blank) < ALL_BLANK:
+            return ""
+        if done < BLANK_PHASE:
+            return "all blank so far: the phase that CTC begins with"
+        letters = f"{self.labels_per_frame:.2f} letters a frame"
+        why = "too much pooling over time?" if self.labels_per_frame > 0.5 else "a learning rate too high or too low?"
+        if self.labels_per_frame < 0.02:
+            why = "long silences, or more pooling over time would help?"
+        return (
+            f"all blank after {done:.0%} of the training, which is a fault: {letters}: {why} Look whether texts belong "
+            "to their examples (crnn check), and at loud, quiet or inverted input"
+        )
 
     def find_problems(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> list[Problem]:
         """Texts that are empty or need more frames than there are; letters that training never saw."""

@@ -409,7 +409,10 @@ class _Trainer:
         if done > self.first_step:
             left = (now - self.started) / (done - self.first_step) * (self.plan.steps - done)
         loss = record.train_loss if record is not None else math.fsum(self.losses) / len(self.losses)
-        self.progress(Update(self.epoch + 1, self.plan.epochs, done, self.plan.steps, loss, left, record))
+        remark = ""
+        if record is not None and isinstance(self.task, StepTask):
+            remark = self.task.remark(done / self.plan.steps)
+        self.progress(Update(self.epoch + 1, self.plan.epochs, done, self.plan.steps, loss, left, record, remark))
 
     def _stop_if_interrupted(self) -> None:
         if not self._stops() or self.history.stopped:

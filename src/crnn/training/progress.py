@@ -31,6 +31,8 @@ class Update:
     """If it does not stop early; None before anything was measured."""
     record: EpochRecord | None = None
     """Set at the end of an epoch."""
+    remark: str = ""
+    """What the task says of the epoch's outputs, such as that all of them are blank."""
 
 
 Report = Callable[[Update], None]
@@ -49,6 +51,8 @@ def describe_epoch(update: Update, record: EpochRecord) -> str:
         parts.append(f"{name} {value:.4f}{' *' if record.is_best else '  '}")
     if update.seconds_left is not None:
         parts.append(f"{describe_seconds(update.seconds_left)} left")
+    if update.remark:
+        parts.append(update.remark)
     return "  ".join(parts)
 
 
