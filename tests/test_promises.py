@@ -287,6 +287,18 @@ def test_a_layers_stream_equals_the_whole(name, features, options):
 
 
 @every_layer
+def test_closing_a_stream_is_its_last_push_and_its_finish(name, features, options):
+    layer = make_layer(name, features, options)
+    if not layer.can_stream:
+        pytest.skip("cannot stream, and says so")
+    data = torch.stack(sequences(features, [19] * 3))
+    whole = layer(Sequences(data, torch.tensor([19] * 3))).data
+    for size in (0, 11, 18):
+        out, state = layer.push(data[:, :size], layer.start(3))
+        assert_close(torch.cat([out, layer.close(data[:, size:], state)], 1), whole, atol=1e-5, rtol=1e-5)
+
+
+@every_layer
 def test_a_stream_as_short_as_allowed_equals_the_whole(name, features, options):
     layer = make_layer(name, features, options)
     if not layer.can_stream:

@@ -137,6 +137,74 @@ def test_pooling_still_mixes_examples():
     assert len(partners) == 6 * len(batches)
 
 
+LOGNORMAL = [int(n) for n in np.random.default_rng(0).lognormal(4, 0.6, 2000)]
+
+
+@pytest.mark.parametrize("frames", [500, 1000, 2000, 4000])
+def test_a_budget_of_frames_is_kept_and_wastes_little(frames):
+    batches = Batches(make(LOGNORMAL, 1), shuffle=True, seed=0, batch_frames=frames)
+    waste = []
+    for n in range(6):
+        order = batches.order(n)
+        assert len(order) == len(batches)
+        assert sorted(i for indices in order for i in indices.tolist()) == list(range(2000))
+        padded = [len(indices) * max(LOGNORMAL[i] for i in indices.tolist()) for indices in order]
+        assert max(padded) <= 1.05 * frames
+        waste.append(1 - sum(LOGNORMAL) / sum(padded))
+    assert waste[0] == pytest.approx(batches.padding_waste())
+    assert max(waste) <= 0.15
+    assert Batches(make(LOGNORMAL, 1), 32, shuffle=True, seed=0).padding_waste() > 0.2  # by number, which is no better
+
+
+def test_batches_by_frames_are_decided_by_seed_and_epoch():
+    data = make(RAGGED)
+    fresh, used = (Batches(data, shuffle=True, seed=0, batch_frames=120) for _ in range(2))
+    before = order(used, 0)
+    assert order(used, 7) == order(fresh, 7)
+    assert order(used, 0) == before != order(used, 1)
+    assert [i.tolist() for _, i in used.epoch(1, start=4)] == order(used, 1)[4:]
+    assert order(Batches(data, shuffle=True, seed=1, batch_frames=120), 0) != before
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 60])
+@pytest.mark.parametrize("frames", [1, 90, 10**6])
+def test_every_epoch_has_as_many_batches_and_each_enough_for_all_processes(least, frames):
+    batches = Batches(make([*RAGGED, 900]), shuffle=True, seed=0, batch_frames=frames, least=least)
+    for n in range(20):
+        sizes = [len(indices) for indices in batches.order(n)]
+        assert len(sizes) == len(batches)
+        assert sum(sizes) == len(RAGGED) + 1
+        assert min(sizes) >= min(least, len(RAGGED) + 1)
+
+
+def test_one_sequence_that_is_longer_than_all_others_stands_alone():
+    batches = Batches(make([10] * 200 + [10_000], 1), shuffle=True, seed=0, batch_frames=200)
+    assert batches.padding_waste() == 0
+    assert [200] in order(batches, 0)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("kind", ["series", "symbols"])
+def test_long_sequences_are_cut_to_windows_that_move_with_the_epoch(cache_bytes, kind):
+    data = make([5, 30, 8, 31], kind=kind)
+    batches = Batches(data, 2, shuffle=True, seed=0, max_frames=8, cache_bytes=cache_bytes)
+    begins = set()
+    for n in range(40):
+        for x, indices in batches.epoch(n):
+            for row, i in zip(x.unpad(), indices.tolist(), strict=True):
+                whole = data[i].load()
+                assert len(row) == min(8, len(whole))
+                windows = [j for j in range(len(whole) - len(row) + 1) if np.array_equal(whole[j : j + 8], row.numpy())]
+                assert windows
+                begins |= {(i, windows[0])}
+    assert {0, 22} <= {begin for i, begin in begins if i == 1}  # the first and the last that there is
+    assert {begin for i, begin in begins if i in (0, 2)} == {0}
+    again = Batches(data, 2, shuffle=True, seed=0, max_frames=8, cache_bytes=1 << 30 if cache_bytes == 0 else 0)
+    for (x, i), (y, j) in zip(batches.epoch(3), again.epoch(3), strict=True):
+        assert torch.equal(x.data, y.data)
+        assert torch.equal(i, j)
+
+
 def broken(error):
     def load():
         raise error
@@ -214,6 +282,11 @@ def test_only_a_few_batches_are_read_ahead_and_stopping_ends_the_threads():
         ({"seed": -1}, "seed=-1; expected at least 0"),
         ({"shuffle": False, "max_values": 0}, "max_values=0; expected at least 1"),
         ({"max_values": 9}, "max_values=9 needs shuffle=False"),
+        ({"batch_frames": 9}, "batch_size=2 and batch_frames=9; expected one of them"),
+        ({"batch_size": None}, "batch_size=None and batch_frames=None; expected one of them"),
+        ({"batch_size": None, "batch_frames": 0}, "batch_frames=0; expected at least 1"),
+        ({"batch_size": None, "batch_frames": 9, "shuffle": False}, "batch_frames=9 needs shuffle=True"),
+        ({"max_frames": 9, "shuffle": False}, "max_frames=9 needs shuffle=True"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

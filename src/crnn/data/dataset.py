@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
@@ -42,6 +43,8 @@ class Example:
     """Where the files themselves say so (X_TRAIN.ts, a train/ folder, a split column)."""
     part: Callable[[int, int], NDArray[np.generic]] | None = None
     """Frames start ... end - 1 alone, where that costs less than `load`: for long recordings."""
+    files: tuple[Path, ...] = ()
+    """What `load` reads: a change of their size or time tells a cache that the data is not what it was."""
 
     def read_part(self, start: int, end: int) -> NDArray[np.generic]:
         """Frames start ... end - 1, the same as of `load`."""

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crnn.config import nearest
+from crnn.data.cache import cached
 from crnn.data.dataset import Dataset, Example, Kind, Problem, Target, array_example
 from crnn.data.readers.columns import target_series
 from crnn.data.readers.layout import read_frame
@@ -31,7 +32,7 @@ from crnn.errors import ConfigError, DataError
 OnBad = Literal["fail", "skip"]
 MAX_SHOWN = 50
 """Bad places that one error lists; all of them are in `problems` with on_bad='skip'."""
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".tar.bz2", ".tar.xz")
+_ARCHIVES = (".zip", ".tgz", ".tar.gz", ".7z", ".rar", ".tar.bz2", ".tar.xz")
 
 
 def read(
@@ -49,6 +50,7 @@ def read(
     height: int | None = None,
     format: str | None = None,
     alphabet: str | None = None,
+    cache: str | Path | None = None,
     targets: bool = True,
     on_bad: OnBad = "fail",
 ) -> Dataset:
@@ -69,6 +71,8 @@ def read(
         height: pixels to which images of lines are scaled; 32 when None.
         format: name of the reader; found from the source when None.
         alphabet: what the letters of biological sequences mean: 'dna', 'rna' or 'protein'; recognised when None.
+        cache: a folder for decoded data: files are decoded once, and from then on mapped into memory. A file that has
+            changed, or other settings, are seen.
         targets: False for prediction: targets are left out, and none is missed.
         on_bad: 'fail' raises one error that lists the bad places; 'skip' leaves them out and keeps them in `problems`.
     Raises:
@@ -84,8 +88,11 @@ def read(
         if lengths is not None:
             raise ConfigError("lengths: files know their lengths; expected an array as source")
         options = _options(labels, target, group, pattern, sample_rate, id, time, channels, height, alphabet)
-        return settle(_read_files(source, options, format), on_bad, targets=targets)
-    for name, value in {"pattern": pattern, "format": format, "height": height}.items():
+        data = _read_files(source, options, format)
+        if cache is not None:
+            data = cached(data, Path(cache), _cache_settings(source, options, format))
+        return settle(data, on_bad, targets=targets)
+    for name, value in {"pattern": pattern, "format": format, "height": height, "cache": cache}.items():
         if value is not None:
             raise ConfigError(f"{name}: only for files; the source is {type(source).__name__}")
     frame = as_frame(source)
@@ -262,6 +269,13 @@ def _as_array(x: Any, where: str) -> NDArray[Any]:
         return np.asarray(x)
     except ValueError:
         raise DataError(f"{where}: found a ragged list, expected numbers, (time,) or (time, channels)") from None
+
+
+def _cache_settings(source: Any, options: ReadOptions, format: str | None) -> dict[str, Any]:
+    """What decides the decoded data, besides what the data set says of itself."""
+    paths = [str(Path(path).absolute()) for path in ([source] if _is_path(source) else source)]
+    names = ("sample_rate", "id", "time", "channels", "height", "alphabet")
+    return {"source": paths, "format": format, **{name: getattr(options, name) for name in names}}
 
 
 def _is_path(source: Any) -> bool:

@@ -157,6 +157,13 @@ class Network(nn.Module):
             return self.head(self.body.finish(state[0]))  # type: ignore[no-any-return]
         return self._read(self.summary.finish(self.summary.push(self.body.finish(state[0]), state[1])))
 
+    def close(self, data: Tensor, state: tuple[State, State]) -> Tensor | None:
+        """Feed the last frames, and end: the outputs of `push` and `finish` together."""
+        frames = self.body.close(data, state[0])
+        if self.summary is None:
+            return self.head(frames)  # type: ignore[no-any-return]
+        return self._read(self.summary.finish(self.summary.push(frames, state[1])))
+
     def _read(self, summary: State) -> Tensor | None:
         assert self.summary is not None
         if not self.summary.has_frames(summary):

@@ -261,6 +261,12 @@ class Branches(Layer):
         time = min(out.shape[1] for out in ready)
         return self.combine([out[:, :time] for out in ready])
 
+    def close(self, data: Tensor, state: State) -> Tensor:
+        closed = [(waiting, branch.close(data, own)) for branch, own, waiting in self._divide(state)]
+        ready = [torch.cat([waiting.to(out), out], 1) for waiting, out in closed]
+        time = min(out.shape[1] for out in ready)
+        return self.combine([out[:, :time] for out in ready])
+
     def _divide(self, state: State) -> list[tuple[Chain, State, Tensor]]:
         """Each branch with its state and its waiting outputs."""
         chains = self._chains

@@ -108,6 +108,14 @@ class Layer(nn.Module):
         batch = state[0].shape[0] if state else 1
         return self.empty(batch)
 
+    def close(self, data: Tensor, state: State) -> Tensor:
+        """Feed the last (batch, n, *in_features), and end: what `push` and then `finish` give, as one.
+
+        In training, where a batch norm shall see the end of a sequence together with what is before it.
+        """
+        out, state = self.push(data, state)
+        return torch.cat([out, self.finish(state)], 1) if state else out
+
     def why_no_stream(self) -> str:
         """Message of the StreamError: which layer, and what to use instead."""
         return f"{type(self).__name__} cannot stream: it needs the end of the sequence before its first output"
@@ -275,6 +283,11 @@ class Chain(Layer):
             data, own = layer.push(data, own)  # what the layers above have flushed
             if own:
                 data = torch.cat([data, layer.finish(own)], 1)
+        return data
+
+    def close(self, data: Tensor, state: State) -> Tensor:
+        for layer, own in zip(self, self._divide(state), strict=True):
+            data = layer.close(data, own)
         return data
 
     def _divide(self, state: State) -> list[State]:

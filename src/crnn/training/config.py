@@ -24,6 +24,15 @@ class TrainConfig:
     """With neither epochs nor steps: no more updates than this, rounded up to whole epochs."""
     batch_size: int | None = None
     """Sequences per batch; None takes a sixteenth of the training examples as a power of two, from 8 to 64."""
+    batch_frames: int | None = None
+    """Frames per batch, padding included, instead of batch_size: many short sequences or a few long ones, which wastes
+    less and bounds the memory. Each sequence weighs the same in the loss, however many stand in its batch."""
+    max_frames: int | None = None
+    """In training, cut longer sequences to a window of so many frames, another one each epoch; validation, scores and
+    predictions are on whole sequences. None cuts nothing."""
+    truncate_frames: int | None = None
+    """Learn recordings longer than this in windows of so many frames, an update each: what the network remembers is
+    carried from window to window, gradients are not. For networks that run forward only. None learns them whole."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     """How gradients become updates."""
     learning_rate: float = 2e-3
@@ -74,7 +83,15 @@ class TrainConfig:
             raise ConfigError(f"train.epochs={self.epochs} and train.steps={self.steps}; give one of them")
         if self.min_steps > self.max_steps:
             raise ConfigError(f"train.min_steps={self.min_steps} is more than max_steps={self.max_steps}")
-        for name in ("epochs", "steps", "min_steps", "max_steps", "batch_size", "plateau_patience", "accumulate",
+        if self.batch_size is not None and self.batch_frames is not None:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} and train.batch_frames={self.batch_frames}; give one of them"
+            )
+        for name in ("batch_frames", "max_frames"):
+            if self.truncate_frames is not None and getattr(self, name) is not None:
+                raise ConfigError(f"train.{name}={getattr(self, name)}: has no place beside train.truncate_frames")
+        for name in ("epochs", "steps", "min_steps", "max_steps", "batch_size", "batch_frames", "max_frames",
+                     "truncate_frames", "plateau_patience", "accumulate",
                      "patience", "window", "evaluate_every", "checkpoint_every", "threads"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -90,6 +107,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"train.{name}={value}; expected 0 <= {name} < 1")
+
+    def truncates(self, longest: int) -> bool:
+        """Whether any recording is learned in windows."""
+        return self.truncate_frames is not None and longest > self.truncate_frames
 
     def batch_size_for(self, num_examples: int) -> int:
         """The batch size for this many training examples."""

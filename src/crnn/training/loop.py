@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from crnn.config import to_plain
 from crnn.data.augment import Augment
-from crnn.data.batch import Batches
+from crnn.data.batch import ONE_PASS_VALUES, Batches
+from crnn.data.consecutive import ConsecutiveWindows
 from crnn.data.dataset import Dataset
 from crnn.data.windows import windows
 from crnn.errors import ConfigError
+from crnn.models.network import Network
 from crnn.nn.frames import Frames
 from crnn.sequences import Ragged, Sequences
 from crnn.tasks.step_task import StepTask
@@ -36,6 +38,7 @@ from crnn.training.optim import Average, Schedule, build_optimizer, shorten
 from crnn.training.outputs import compute_outputs
 from crnn.training.progress import Report, Update
 from crnn.training.ranks import Ranks, this_place
+from crnn.training.truncated import Carried, check_augment, check_targets, targets_of
 
 CHECK_EVERY = 200
 """Updates between looks at the loss within an epoch: reading it earlier would hold up the step."""
@@ -44,6 +47,8 @@ VALIDATION_FRAMES = 100_000
 """Frames in a validation batch that is larger than a training batch: quick for short sequences, safe for long ones."""
 TRAINING_CACHE = 1 << 28
 """Bytes of training data from files, at most, that are kept decoded; more is read again in every epoch."""
+WEIGHED_AT_ONCE = 64
+"""Sequences of which the targets are padded to each other to be weighed."""
 VALIDATION_CACHE = 1 << 28
 """Bytes of validation data, at most, that are kept decoded; more is read again for every validation."""
 STATISTICS_VALUES = 20_000_000
@@ -128,21 +133,24 @@ class _Trainer:
         self.ranks = Ranks(self.device)
         torch.manual_seed(self.ranks.seed(config.seed))
         batch_size = config.batch_size_for(len(train))
-        kept = {} if train.in_memory else {"cache_bytes": TRAINING_CACHE}
-        self.batches = Batches(train, batch_size, shuffle=True, seed=config.seed, **kept)
-        if min(self.batches.sizes) < self.ranks.size:
-            raise ConfigError(
-                f"train.batch_size={batch_size}: the smallest batch of {len(train)} examples has "
-                f"{min(self.batches.sizes)} sequences, which cannot be shared by {self.ranks.size} processes; use "
-                "larger batches or fewer processes"
-            )
         self.targets = _encode(task, network, train).to(self.device)
+        self.windows: ConsecutiveWindows | None = None
+        self.carried: Carried | None = None
+        if config.truncates(int(train.lengths.max())):
+            self.windows, self.carried = self._truncated()
+        self.batches: Batches | ConsecutiveWindows = self.windows or self._batches(batch_size)
+        self.total_weight = self._weight(torch.arange(len(train))) if config.batch_frames is not None else 0.0
         if isinstance(task, StepTask):
             task.check_augment(config.augment)
         if self.validation is not None:
             size = max(batch_size, min(256, VALIDATION_FRAMES // int(self.validation.lengths.max())))
             self.validation_batches = Batches(
-                self.validation, size, shuffle=False, seed=config.seed, cache_bytes=VALIDATION_CACHE
+                self.validation,
+                size,
+                shuffle=False,
+                seed=config.seed,
+                cache_bytes=VALIDATION_CACHE,
+                max_values=ONE_PASS_VALUES,
             )
             self.validation_targets = _encode(task, network, self.validation)
         self.plan = make_plan(
@@ -160,6 +168,7 @@ class _Trainer:
         self.best: dict[str, Tensor] = {}
         self.best_score = (-math.inf, -math.inf)
         self.epoch = self.batch = 0
+        self.entered = 0  # the batch that this epoch was resumed at
         self.frames = 0  # of this epoch so far, padding included
         self.unreleased = 0  # values of training data since freed memory was given back
         self.losses: list[float] = []  # of this epoch's batches; the newest are still tensors in `unread_losses`
@@ -172,6 +181,47 @@ class _Trainer:
         self.spent = 0.0  # on this epoch before an interruption
         self.first_step = 0
         self.started = self.epoch_started = self.last_save = self.last_report = time.monotonic()
+
+    def _batches(self, batch_size: int) -> Batches:
+        """The batches of this run, refused where the processes cannot share them."""
+        config, train = self.config, self.train
+        if config.max_frames is not None and isinstance(self.task, StepTask):
+            raise ConfigError(
+                f"train.max_frames={config.max_frames}: task {self.task.name} has a target for every frame, which a "
+                "window would leave behind; use train.truncate_frames"
+            )
+        batches = Batches(
+            train,
+            batch_size if config.batch_frames is None else None,
+            shuffle=True,
+            seed=config.seed,
+            batch_frames=config.batch_frames,
+            least=self.ranks.size,
+            max_frames=config.max_frames,
+            **({} if train.in_memory else {"cache_bytes": TRAINING_CACHE}),
+        )
+        if batches.layout.smallest < self.ranks.size:
+            raise ConfigError(
+                f"train.batch_size={batch_size}: the smallest batch of {len(train)} examples has "
+                f"{batches.layout.smallest} sequences, which cannot be shared by {self.ranks.size} processes; use "
+                "larger batches or fewer processes"
+            )
+        return batches
+
+    def _truncated(self) -> tuple[ConsecutiveWindows, Carried]:
+        """ConsecutiveWindows of the recordings, and the network that goes on from each to the next."""
+        frames, network = self.config.truncate_frames, self.network
+        if frames is None or self.ranks.size > 1 or not isinstance(network, Network):
+            raise ConfigError(
+                f"train.truncate_frames={frames}: not on {self.ranks.size} processes, or with a network that is not "
+                "crnn's; use one process, or cut the recordings into shorter ones"
+            )
+        carried = Carried(network, frames)
+        check_augment(self.config.augment)
+        out_lengths = network.body.out_lengths(torch.from_numpy(self.train.lengths))
+        check_targets(self.targets, out_lengths, self.task.name, frames)
+        size = self.config.batch_size_for(len(self.train))
+        return ConsecutiveWindows(self.train, size, frames=frames, seed=self.config.seed), carried
 
     @property
     def evaluated(self) -> nn.Module:
@@ -219,23 +269,11 @@ class _Trainer:
 
     def _train_epoch(self) -> None:
         """The rest of the current epoch, or up to Ctrl-C."""
-        accumulate, is_cpu = self.config.accumulate, self.device.type == "cpu"
+        accumulate = self.config.accumulate
         self.network.train()
-        rank, num_ranks = self.ranks.rank, self.ranks.size
-        whole = self.batches.order(self.epoch) if num_ranks > 1 else []
-        for x, indices in self.batches.epoch(self.epoch, start=self.batch, rank=rank, num_ranks=num_ranks):
-            count, frames = x.data.shape[:2]
-            if num_ranks > 1:
-                count, frames = len(whole[self.batch]), int(self.batches.lengths[whole[self.batch]].max())
-            self.frames += count * frames
-            if not is_cpu:
-                x, indices = x.to(self.device), indices.to(self.device)
-            x, targets = self._augmented(x, _rows(self.targets, indices))
-            with self.autocast():
-                outputs = self.trained(x)
-            loss = self._loss(outputs, targets, count)
-            if num_ranks > 1:  # each process has the gradients of its own rows, and their mean is taken
-                loss = loss * num_ranks
+        for x, loss in self._window_losses() if self.windows is not None else self._batch_losses():
+            if self.ranks.size > 1:  # each process has the gradients of its own rows, and their mean is taken
+                loss = loss * self.ranks.size
             if accumulate > 1:
                 loss = loss / min(accumulate, self.plan.batches - self.batch // accumulate * accumulate)
             self.scaler.scale(loss).backward()
@@ -246,18 +284,66 @@ class _Trainer:
                     return
             self._release(x)
 
-    def _loss(self, outputs: Any, targets: Any, count: int) -> Tensor:
-        """The loss of a batch of `count` sequences, whose gradient flows into this process's rows; noted for all."""
+    def _batch_losses(self) -> Iterator[tuple[Sequences, Tensor]]:
+        """This process's rows of each batch, and the loss of the batch."""
+        rank, num_ranks = self.ranks.rank, self.ranks.size
+        assert isinstance(self.batches, Batches)
+        whole = self.batches.order(self.epoch) if num_ranks > 1 or self.total_weight else []
+        for x, indices in self.batches.epoch(self.epoch, start=self.batch, rank=rank, num_ranks=num_ranks):
+            count, frames = x.data.shape[:2]
+            if num_ranks > 1:
+                count, frames = len(whole[self.batch]), int(self.batches.lengths[whole[self.batch]].max())
+            self.frames += count * frames
+            x, indices = self._moved(x, indices)
+            x, targets = self._augmented(x, _rows(self.targets, indices))
+            with self.autocast():
+                outputs = self.trained(x)
+            share = 1.0
+            if self.total_weight:  # batches hold different numbers of sequences, and each shall count the same
+                share = self._weight(whole[self.batch]) * len(whole) / self.total_weight
+            yield x, self._loss(outputs, targets, count, share)
+
+    def _window_losses(self) -> Iterator[tuple[Sequences, Tensor]]:
+        """Each window of the recordings, and the loss of what it adds."""
+        assert self.windows is not None
+        assert self.carried is not None
+        for window in self.windows.steps(self.epoch, start=self.batch):
+            x, indices = self._moved(window.x, window.indices)
+            self.frames += x.data.shape[0] * x.data.shape[1]
+            x = self.augment(x, self.generator)
+            with self.autocast():
+                outputs, begin = self.carried.step(window, x)
+            if isinstance(outputs, Sequences):
+                targets: Any = targets_of(self.targets, indices, begin, outputs)
+            else:
+                targets = _rows(self.targets, indices)
+            yield x, self._loss(outputs, targets, len(indices))
+
+    def _moved(self, x: Sequences, indices: Tensor) -> tuple[Sequences, Tensor]:
+        return (x, indices) if self.device.type == "cpu" else (x.to(self.device), indices.to(self.device))
+
+    def _weight(self, indices: Tensor) -> float:
+        """What a mean over these training examples is taken over: sequences, or what a StepTask says."""
+        if not isinstance(self.task, StepTask):
+            return float(len(indices))
+        return sum(float(self.task.weight(self.targets.rows(rows))) for rows in indices.split(WEIGHED_AT_ONCE))
+
+    def _loss(self, outputs: Any, targets: Any, count: int, share: float = 1.0) -> Tensor:
+        """The loss of a batch of `count` sequences, whose gradient flows into this process's rows; noted for all.
+
+        Args:
+            share: how much the batch counts in an epoch, next to a usual one.
+        """
         task = self.task
         if isinstance(task, StepTask):
             outputs = Sequences(outputs.data.float(), outputs.lengths)
-            share = self.ranks.share(task.weight(targets), stop=self.interrupted)
-            loss = task.loss(outputs, targets) * share if share else outputs.data.sum() * 0.0
+            own = self.ranks.share(task.weight(targets), stop=self.interrupted)
+            loss = task.loss(outputs, targets) * own * share if own else outputs.data.sum() * 0.0
             self.unread_losses.append(self.ranks.total(loss.detach()))
             return loss
         targets = self.ranks.joined(targets, count)
         outputs = self.ranks.joined(outputs.float(), count, stop=self.interrupted)
-        loss = task.loss(outputs, targets)
+        loss = task.loss(outputs, targets) * share
         self.unread_losses.append(loss.detach())
         return loss
 
@@ -338,7 +424,9 @@ class _Trainer:
     def _close_epoch(self) -> None:
         """Measure, record, and move to the next epoch."""
         self._read()
-        self.doctor.check_reached()
+        if self.windows is None or not self.entered:  # what a first window alone reaches has not been seen
+            self.doctor.check_reached()
+        self.entered = 0
         number = self.epoch + 1
         train_loss, norm = math.fsum(self.losses) / len(self.losses), math.fsum(self.norms) / len(self.norms)
         first_loss = self.history.records[0].train_loss if self.history.records else train_loss
@@ -450,6 +538,8 @@ class _Trainer:
         }
         if self.average is not None:
             parts["average"] = self.average.network.state_dict()
+        if self.carried is not None:
+            parts["carried"] = self.carried.tensors()
         for part, named in parts.items():
             tensors.update({f"{part}/{name}": tensor for name, tensor in named.items()})
         save_checkpoint(self.path, Checkpoint(tensors, self._values()))
@@ -493,6 +583,8 @@ class _Trainer:
         if self.average is not None:
             self.average.network.load_state_dict(checkpoint.part("average"))
         load_optimizer(self.optimizer, checkpoint.part("optimizer"))
+        if self.carried is not None:
+            self.carried.load({name: tensor.to(self.device) for name, tensor in checkpoint.part("carried").items()})
         self.best = {name: tensor.to(self.device) for name, tensor in checkpoint.part("best").items()}
         states = {name: checkpoint.tensors.get(_random_name(name, self.ranks.rank)) for name in RANDOM_STATES}
         assert states["torch"] is not None, "ranks are as many as when it was saved"
@@ -502,6 +594,7 @@ class _Trainer:
         if self.device.type != "cpu" and states["device"] is not None:
             torch.get_device_module(self.device).set_rng_state(states["device"])
         self.epoch, self.batch, self.frames = values["epoch"], values["batch"], values["frames"]
+        self.entered = self.batch
         self.losses, self.norms, self.spent = values["losses"], values["norms"], values["spent"]
         self.best_score = (values["best_score"][0], values["best_score"][1])
         self.schedule.load(values["schedule"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def read_found(found: FoundFiles, options: ReadOptions, source: str, intervals: 
             continue
         if warning:
             problems.append(Problem(file.where, warning, "warning"))
-    rate = int(options.sample_rate or _usual_rate(headers, source, problems))
+    rate = int(options.sample_rate or usual_rate(headers.values(), source, problems))
     examples = []
     for file in found.files:
         if file.id not in headers:
@@ -100,7 +101,7 @@ def read_found(found: FoundFiles, options: ReadOptions, source: str, intervals: 
             except DataError as error:
                 problems.append(Problem(file.where, str(error)))
                 continue
-        examples.append(Example(file.id, file.where, length, load, target, file.group, file.split))
+        examples.append(Example(file.id, file.where, length, load, target, file.group, file.split, files=(file.path,)))
     return make_dataset(
         examples,
         problems,
@@ -112,16 +113,16 @@ def read_found(found: FoundFiles, options: ReadOptions, source: str, intervals: 
     )
 
 
-def _usual_rate(headers: dict[str, AudioHeader], source: str, problems: list[Problem]) -> int:
-    """The most frequent rate, the higher one of two equally frequent; says so where rates are mixed."""
-    counts = Counter(header.sample_rate for header in headers.values())
+def usual_rate(headers: Iterable[AudioHeader], where: str, problems: list[Problem]) -> int:
+    """The most frequent rate, the higher one of two equally frequent; a warning where rates are mixed."""
+    counts = Counter(header.sample_rate for header in headers)
     if not counts:
         return 1
     rate = max(counts, key=lambda rate: (counts[rate], rate))
     if len(counts) > 1:
         shown = ", ".join(f"{count} files at {hz} Hz" for hz, count in counts.most_common())
         what = f"mixed sample rates ({shown}): all are resampled to {rate} Hz; give sample_rate to choose another"
-        problems.append(Problem(source, what, "warning"))
+        problems.append(Problem(where, what, "warning"))
     return rate
 
 
@@ -213,17 +214,27 @@ def load_audio(path: Path, header: AudioHeader, rate: int) -> NDArray[np.float32
     Raises:
         DataError: the file cannot be decoded any more, or gives fewer frames than its header says.
     """
+    return decode_audio(path, str(path), path.suffix.lower(), header, rate)
+
+
+def decode_audio(file: Path | BinaryIO, where: str, suffix: str, header: AudioHeader, rate: int) -> NDArray[np.float32]:
+    """As load_audio, from a path or from what is open already.
+
+    Args:
+        where: for messages.
+        suffix: lower case, with the dot.
+    """
     soundfile = import_audio("soundfile")
     try:
         stop = header.start + header.frames if header.start else None
-        data, rate_in = soundfile.read(path, dtype="float32", always_2d=True, start=header.start, stop=stop)
+        data, rate_in = soundfile.read(file, dtype="float32", always_2d=True, start=header.start, stop=stop)
     except soundfile.LibsndfileError as error:
         what = str(error.error_string).strip() or "cannot be decoded"
-        raise DataError(f"{path}: unreadable ({what}); it is truncated or damaged: get the file again") from None
-    slack = _LOSSY_SLACK if path.suffix.lower() in _LOSSY else 0
+        raise DataError(f"{where}: unreadable ({what}); it is truncated or damaged: get the file again") from None
+    slack = _LOSSY_SLACK if suffix in _LOSSY else 0
     if len(data) + slack < header.frames or rate_in != header.sample_rate:
         raise DataError(
-            f"{path}: decoded {len(data)} frames at {rate_in} Hz, expected {header.frames} at {header.sample_rate} Hz "
+            f"{where}: decoded {len(data)} frames at {rate_in} Hz, expected {header.frames} at {header.sample_rate} Hz "
             "as its header said; it is truncated, or has changed since it was read"
         )
     mono = data[:, 0] if data.shape[1] == 1 else data.mean(axis=1, dtype=np.float32)

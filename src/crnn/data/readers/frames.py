@@ -51,7 +51,9 @@ def read_frames(source: Source, options: ReadOptions) -> Dataset:
             found.problems.append(Problem(str(file.path), f"{what} files; give all files the same columns"))
         elif length:
             load = functools.partial(load_table, file.path, options.time, (length, len(usual)))
-            examples.append(Example(file.id, str(file.path), length, load, file.target, file.group, file.split))
+            examples.append(
+                Example(file.id, str(file.path), length, load, file.target, file.group, file.split, files=(file.path,))
+            )
     return make_dataset(
         examples,
         found.problems,

@@ -112,7 +112,8 @@ def read_npy_files(source: Source, options: ReadOptions) -> Dataset:
             problems.append(Problem(where, f"has shape {shape}, expected (time,) or (time, channels), time at least 1"))
             continue
         load = functools.partial(load_npy, file.path, shape)
-        examples.append(Example(file.id, where, shape[0], load, file.target, file.group, file.split))
+        about = file.target, file.group, file.split
+        examples.append(Example(file.id, where, shape[0], load, *about, files=(file.path,)))
         counts.append(shape[1] if len(shape) == 2 else 1)
     odd = odd_channel_counts([example.where for example in examples], counts)
     kept = [i for i in range(len(examples)) if i not in odd]
@@ -164,7 +165,8 @@ def read_npy_stack(path: Path, options: ReadOptions) -> Dataset:
             problems.append(Problem(where, "every value is NaN, expected at least one number"))
             continue
         load = functools.partial(_frames, x, i, length)
-        examples.append(Example(f"{path.name}:{i}", where, length, load, targets[i], groups[i], splits[i]))
+        about = targets[i], groups[i], splits[i]
+        examples.append(Example(f"{path.name}:{i}", where, length, load, *about, files=(path,)))
     return make_dataset(
         examples,
         problems,

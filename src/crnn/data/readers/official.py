@@ -37,6 +37,15 @@ def is_official(path: Path, suffixes: tuple[str, ...]) -> bool:
     return name is not None and _NAME.fullmatch(name) is not None
 
 
+def split_of_shard(path: Path) -> Split:
+    """The split that the name of a shard begins with (train-00000-of-00010.parquet), or that of its folder; or None."""
+    for name in (path.name, path.parent.name):
+        word = re.split(r"[-_.]", name)[0].lower()
+        if word in SPLIT_NAMES:
+            return SPLIT_NAMES[word]
+    return None
+
+
 def official_parts(source: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, Split]]:
     """The files of a data set: one file as it is, or the TRAIN/TEST files of a folder or prefix with their splits.
 

@@ -16,13 +16,29 @@ from crnn.data.readers.npy import NPY
 from crnn.data.readers.page_xml import PAGE_XML
 from crnn.data.readers.reader import Reader
 from crnn.data.readers.table import TABLE
+from crnn.data.readers.tar import TAR
 from crnn.data.readers.ts import TS
 from crnn.data.readers.ucr import UCR
 from crnn.data.readers.wfdb import WFDB
 from crnn.errors import DataError
 from crnn.plugins import plugins
 
-READERS: tuple[Reader, ...] = (WFDB, EDF, AUDIO, PAGE_XML, IMAGES, MANIFEST, FASTA, TS, UCR, ARFF, NPY, FRAMES, TABLE)
+READERS: tuple[Reader, ...] = (
+    WFDB,
+    EDF,
+    AUDIO,
+    PAGE_XML,
+    IMAGES,
+    MANIFEST,
+    FASTA,
+    TS,
+    UCR,
+    ARFF,
+    NPY,
+    FRAMES,
+    TABLE,
+    TAR,
+)
 """The first that claims a source reads it: recordings and images before the tables that describe them,
 and the marked pages before their images."""
 
