@@ -40,6 +40,7 @@ from crnn.tasks.task import Task
 from crnn.training.checkpoint import write_file
 from crnn.training.config import TrainConfig
 from crnn.training.config import make_plan as plan_training
+from crnn.training.estimate import check_memory, largest_batch
 from crnn.training.history import History
 from crnn.training.loop import fit
 from crnn.training.progress import Report, open_progress
@@ -54,6 +55,8 @@ SPLIT_OF_TASK: dict[str, dict[str, Any]] = {
 """Where a task needs another split than the default: how long a regression can be trained before it follows the noise
 depends on how much noise there is, so even a small set keeps a part to stop on. A text has many letters, so that a few
 texts are enough to calibrate their confidence by and to tune a language model."""
+RIVALS = (("epochs", "steps"), ("batch_size", "batch_frames"))
+"""Options of training of which one is given: how long it is, and what fills a batch."""
 LOOK = 1000
 """Training examples, evenly spaced, whose values are looked at for the preset when the data is not in memory."""
 
@@ -93,6 +96,7 @@ def train(
     height: int | None = None,
     channels: Sequence[str] | None = None,
     alphabet: str | None = None,
+    cache: str | Path | None = None,
     on_bad: OnBad = "fail",
     overwrite: bool = False,
     quiet: bool = True,
@@ -106,8 +110,8 @@ def train(
         data: a Dataset, or what crnn.read takes; with parts named train and test these are used, else it is split.
         out: run folder to write; None keeps the run in memory.
         test: test data, when it lies elsewhere.
-        labels, target, group, pattern, id, time, format, sample_rate, height, channels, alphabet, on_bad: as crnn.read
-            takes them; a network in VGSL brings its height.
+        labels, target, group, pattern, id, time, format, sample_rate, height, channels, alphabet, cache, on_bad: as
+            crnn.read takes them; a network in VGSL brings its height.
         task: "classify", "multilabel" or "regress"; inferred from the targets when None.
         preset: which rule makes network and training out of what the data looks like; the task's own when None.
         config: YAML file, or nested options, on top of the preset.
@@ -119,7 +123,10 @@ def train(
     """
     asked = asked_options(config, settings, epochs)  # a misspelt option is found before any data is read
     height = asked["height"] if height is None else height
-    options = Reading(labels, target, group, pattern, id, time, format, sample_rate, on_bad, height, channels, alphabet)
+    kept = None if cache is None else str(cache)
+    options = Reading(
+        labels, target, group, pattern, id, time, format, sample_rate, on_bad, height, channels, alphabet, kept
+    )
     source = None
     if isinstance(data, (str, Path)) and (test is None or isinstance(test, (str, Path))):
         source = {"path": str(data), "test": None if test is None else str(test), "options": options._asdict()}
@@ -210,7 +217,7 @@ def check(
     count = len(plan.parts.train)
     batch_size = plan.config.train.batch_size_for(count)
     length = plan_training(plan.config.train, batches=-(-count // batch_size), num_train=count, num_validation=0)
-    problems = plan.problems(network)
+    problems = [*plan.problems(network), *_memory_problems(plan.config.train, network, data)]
     if isinstance(plan.task, StepTask):
         problems += [Problem(data.source, what, "warning") for what in plan.task.warnings()]
     found = check_data(
@@ -243,6 +250,7 @@ class Reading(NamedTuple):
     height: int | None = None
     channels: Sequence[str] | None = None
     alphabet: str | None = None
+    cache: str | None = None
 
     def read(self, source: Any) -> Dataset:
         """The data at a path, or arrays and tables in memory."""
@@ -636,7 +644,7 @@ def make_plan(
     plain = {"model": recipe["model"], "train": recipe["train"]}
     plain = merge(plain, {key: asked[key] for key in plain if key in asked})
     plain = _with_settings(plain, {path: v for path, v in settings.items() if path.partition(".")[0] in plain})
-    plain["train"] = {**_one_length(plain["train"], asked, settings), "seed": seed}
+    plain["train"] = {**_without_rivals(plain["train"], asked, settings), "seed": seed}
     config = _run_config(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
@@ -651,10 +659,13 @@ def _infer_task(data: Dataset) -> tuple[str, str]:
         raise DataError(f"{data.source}: {error}") from None
 
 
-def _one_length(options: dict[str, Any], asked: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Training options in which an asked length (epochs or steps) replaces the preset's."""
-    given = {key for key in ("epochs", "steps") if asked.get("train", {}).get(key) or settings.get(f"train.{key}")}
-    return {k: v for k, v in options.items() if k not in ("epochs", "steps") or not given or k in given}
+def _without_rivals(options: dict[str, Any], asked: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Training options in which an asked one replaces the preset's that says the same in another way."""
+    kept = dict(options)
+    for rivals in RIVALS:
+        given = {key for key in rivals if asked.get("train", {}).get(key) or settings.get(f"train.{key}")}
+        kept = {key: value for key, value in kept.items() if key not in rivals or not given or key in given}
+    return kept
 
 
 def _with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -758,6 +769,9 @@ def fit_plan(
     network = plan.make_network()
     _check_lengths(network, parts)
     _check_targets(plan, network)
+    large = check_memory(network, parts.train, plan.config.train, shortest=network.min_length)
+    if large is not None and not quiet:
+        print(f"memory   {large}")
     with open_progress(quiet=quiet) as progress:
         history = fit(
             network,
@@ -851,6 +865,14 @@ def _check_targets(plan: RunPlan, network: Network) -> None:
         more = "".join(f"\n{problem}" for problem in bad[1:10])
         rest = f"\nand {len(bad) - 10} more" if len(bad) > 10 else ""
         raise DataError(f"{bad[0]}{more}{rest} (on_bad='skip' leaves {'it' if len(bad) == 1 else 'them'} out)")
+
+
+def _memory_problems(config: TrainConfig, network: Network, data: Dataset) -> list[Problem]:
+    """What there is to say about the memory of the largest batch, whatever side of a split has the longest sequence."""
+    largest = largest_batch(network, data, config, shortest=network.min_length)
+    if largest.fits and not largest.is_notable:
+        return []
+    return [Problem(largest.where, str(largest), "warning" if largest.fits else "error")]
 
 
 def _origin(plan: RunPlan) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Windows that follow each other: every frame once, in order, as many each epoch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,20 @@ def test_every_frame_comes_once_in_order_and_windows_are_of_one_length_but_for_t
                 assert len(row) == 10 or (ends and (len(row) < 20))
         for i, parts in seen.items():
             assert torch.equal(torch.cat(parts), torch.from_numpy(data[i].load()))
+
+
+def test_of_recordings_that_can_be_read_in_parts_no_more_is_read():
+    data, read = make(), []
+
+    def part(i):
+        return lambda start, end: (read.append((i, start, end)), data[i].load()[start:end])[1]
+
+    examples = [replace(example, part=part(i)) for i, example in enumerate(data)]
+    parted = ConsecutiveWindows(replace(data, examples=tuple(examples)), 4, frames=10, seed=0)
+    for found, expected in zip(parted.steps(0), ConsecutiveWindows(data, 4, frames=10, seed=0).steps(0), strict=True):
+        assert torch.equal(found.x.data, expected.x.data)
+    assert (4, 40, 50) in read
+    assert all(end - start < 20 for _, start, end in read)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():

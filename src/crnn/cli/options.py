@@ -32,6 +32,7 @@ Channels = Annotated[
 Alphabet = Annotated[
     str | None, typer.Option(help="What letters of sequences mean: dna, rna or protein; recognised by itself.")
 ]
+Cache = Annotated[str | None, typer.Option(help="Folder for decoded data: files are decoded once, later runs map it.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad files and rows out, name them, and go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]

@@ -86,14 +86,16 @@ class ConsecutiveWindows:
     def _group(self, group: NDArray[np.int64], start: int) -> Iterator[Window]:
         examples = [self.data[int(i)] for i in group]
         loaded = [None if e.part is not None else torch.from_numpy(load_example(e, self.data)) for e in examples]
+
+        def stretch(i: int, begin: int, end: int) -> Tensor:
+            whole = loaded[i]
+            return (
+                torch.from_numpy(load_part(examples[i], self.data, begin, end)) if whole is None else whole[begin:end]
+            )
+
         for k in range(start, int(self.counts[group].max())):
-            begin = k * self.frames
-            rows, ends = [], []
-            for i in np.flatnonzero(self.counts[group] > k):
-                example, whole, last = examples[i], loaded[i], bool(self.counts[group[i]] == k + 1)
-                end = example.length if last else begin + self.frames
-                part = load_part(example, self.data, begin, end) if whole is None else None
-                rows.append(whole[begin:end] if whole is not None else torch.from_numpy(part))
-                ends.append(last)
-            here = torch.from_numpy(group[self.counts[group] > k])
-            yield Window(pad(rows), here, torch.tensor(ends), is_first=k == 0)
+            begin, here = k * self.frames, np.flatnonzero(self.counts[group] > k)
+            last = self.counts[group[here]] == k + 1
+            ends = np.where(last, self.data.lengths[group[here]], begin + self.frames)
+            rows = [stretch(i, begin, end) for i, end in zip(here.tolist(), ends.tolist(), strict=True)]
+            yield Window(pad(rows), torch.from_numpy(group[here]), torch.from_numpy(last), is_first=k == 0)

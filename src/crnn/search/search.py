@@ -217,7 +217,8 @@ def _options_of(plan: RunPlan) -> Options:
     """What trials start from, whole, so that every part of the data is trained alike."""
     train = to_plain(plan.config.train)
     del train["seed"]  # that of the run
-    train["batch_size"] = plan.config.train.batch_size_for(len(plan.parts.train))
+    if plan.config.train.batch_frames is None:
+        train["batch_size"] = plan.config.train.batch_size_for(len(plan.parts.train))
     return {"model": to_plain(plan.config.model), "train": train, "task": dict(plan.config.task_options)}
 
 

@@ -46,11 +46,13 @@ Space = dict[str, Range | list[Any]]
 def default_space(options: Options) -> Space:
     """Learning rate, batch size, weight decay, dropout before the head, width: around what the preset chose."""
     train = options["train"]
-    rate, size, decay = train["learning_rate"], train["batch_size"], train["weight_decay"]
+    rate, decay = train["learning_rate"], train["weight_decay"]
+    filled = "batch_size" if train.get("batch_frames") is None else "batch_frames"
+    size = train[filled]
     dropout = options["model"]["head"]["dropout"]
     return {
         "train.learning_rate": Range(low=rate / 8, high=rate * 8, log=True),
-        "train.batch_size": sorted({max(2, size // 2), size, 2 * size}),
+        f"train.{filled}": sorted({max(2, size // 2), size, 2 * size}),
         "train.weight_decay": Range(low=decay / 30, high=decay * 10, log=True) if decay else [0.0, 1e-4, 1e-3, 1e-2],
         "model.head.dropout": Range(low=0.0, high=max(0.6, dropout)),
         WIDTH: [0.5, 0.75, 1.0, 1.5],

@@ -123,8 +123,8 @@ def check_augment(config: AugmentConfig) -> None:
     for name in vars(off):
         if name not in StepTask.allowed_augment and getattr(config, name) != getattr(off, name):
             raise ConfigError(
-                f"train.augment.{name}={getattr(config, name)!r}: moves frames from one window into another; take it "
-                "out, or leave train.truncate_frames out"
+                f"train.augment.{name}={getattr(config, name)!r}: moves frames from one window into another; set it "
+                f"to {getattr(off, name)!r}, or leave train.truncate_frames out"
             )
 
 
