@@ -20,6 +20,7 @@ from crnn.data.augment_images import ImageAugmentConfig, augment_images
 from crnn.errors import ConfigError, ShapeError
 from crnn.sequences import Sequences, pad
 
+FILTER_TAPS = 15
 WARP_KNOTS = 4
 """Stretches of a sequence between which the speed of a time warp changes."""
 
@@ -42,6 +43,11 @@ class AugmentConfig:
     """What comes in where a shift leaves room: the frames that left at the other end, or the border frame."""
     rotate: float = 0.0
     """Turn each three channels (x, y, z of a motion sensor) together in space by up to this angle, in degrees."""
+    blend: float = 0.0
+    """Turn all channels into each other by up to about this angle, in degrees: as electrodes or microphones at other
+    places would see the same. For channels in one unit."""
+    filter: float = 0.0
+    """Pass each channel through a random filter of 15 taps near the identity: the size of the others, 0.1 is mild."""
     scale: float = 0.0
     """Multiply each channel by a random gain: standard deviation of its logarithm."""
     noise: float = 0.0
@@ -66,7 +72,18 @@ class AugmentConfig:
     """Frames that window and stretch always leave: set it to what the network's pooling needs."""
 
     def __post_init__(self) -> None:
-        for name in ("stretch", "time_warp", "rotate", "scale", "noise", "time_masks", "band_masks", "mixup"):
+        for name in (
+            "stretch",
+            "time_warp",
+            "rotate",
+            "blend",
+            "filter",
+            "scale",
+            "noise",
+            "time_masks",
+            "band_masks",
+            "mixup",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name}={getattr(self, name)}; expected 0 (off) or more")
         for name in ("time_shift", "time_mask", "band_mask", "channel_drop"):
@@ -222,6 +239,32 @@ def rotate(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequenc
     return Sequences(turned.reshape(x.data.shape), x.lengths)
 
 
+def blend(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
+    """A random rotation of all channels; a channel that is missing in a frame gives nothing and stays missing.
+
+    The rotation is the exponential of a random antisymmetric matrix: for two channels a turn of the plane, whose angle
+    has a standard deviation of half the option.
+    """
+    channels = x.data.shape[-1]
+    if x.data.dim() != 3 or channels < 2:
+        raise ShapeError(f"augment.blend: frames have shape {tuple(x.data.shape[2:])}, expected 2 channels or more")
+    draws = _normal(x, generator, len(x.lengths), channels, channels).triu(1) * float(np.deg2rad(config.blend / 2))
+    turn = torch.matrix_exp(draws - draws.mT)
+    return Sequences(torch.where(x.data.isnan(), x.data, x.data.nan_to_num() @ turn.mT), x.lengths)
+
+
+def filter(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
+    """A short random filter for each channel of each sequence; a missing value counts as zero and stays missing."""
+    batch, time, channels = x.data.shape
+    taps = _normal(x, generator, batch * channels, 1, FILTER_TAPS) * config.filter
+    taps = taps * torch.hann_window(FILTER_TAPS + 2, periodic=False, dtype=taps.dtype)[1:-1].to(taps.device)
+    taps[:, :, FILTER_TAPS // 2] += 1
+    rows = x.data.nan_to_num().transpose(1, 2).reshape(1, batch * channels, time)
+    made = F.conv1d(rows, taps, padding=FILTER_TAPS // 2, groups=batch * channels)
+    made = made.reshape(batch, channels, time).transpose(1, 2)
+    return Sequences(torch.where(x.data.isnan(), x.data, made), x.lengths).zeroed()
+
+
 def scale(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
     """A gain for each channel of each sequence."""
     gain = (config.scale * _normal(x, generator, len(x.lengths), 1, *x.data.shape[2:])).exp()
@@ -281,6 +324,8 @@ STEPS: dict[str, Step] = {
     "time_shift": time_shift,
     "image": image,
     "rotate": rotate,
+    "blend": blend,
+    "filter": filter,
     "scale": scale,
     "noise": noise,
     "time_masks": time_masks,
