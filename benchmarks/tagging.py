@@ -5,7 +5,7 @@
 ecg: MIT-BIH arrhythmia database, trained on the 22 records of DS1, tested on the 22 of DS2 (de Chazal et al. 2004; one
 patient, records 201 and 202, stands on both sides of that usual division). Preset `ecg-small`: it streams. Two numbers
 that must not be mixed: the class at the annotated positions, as the literature has it, and beats found by the network
-itself within 150 ms. --validate A or B trains without five records of DS1 and scores on those: all that was chosen here,
+itself within 150 ms. --validate A or B trains without five records of DS1 and scores on those: whatever was chosen here
 was chosen so.
 
 sounds: clips of ESC-10 laid over each other in scenes of 30 seconds, whole clips of folds 1-3 for training, 4 for
@@ -204,7 +204,7 @@ def scenes(clips: Dataset, folds: Sequence[str], count: int, seed: int) -> Datas
 
 
 def _without_silence(sound: NDArray[Any]) -> NDArray[Any]:
-    """Cut where nothing is heard at the ends (60 dB below the peak), so that an interval is what sounds; 5 s at most."""
+    """Cut where nothing is heard at the ends (60 dB below the peak), so that intervals are what sounds; 5 s at most."""
     loud = np.flatnonzero(np.abs(sound) > 1e-3 * np.abs(sound).max())
     return np.asarray(sound[loud[0] : loud[-1] + 1][: 5 * SCENE_RATE])
 

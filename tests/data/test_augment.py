@@ -18,6 +18,8 @@ EACH = {
     "wrap": {"time_shift": 0.5},
     "hold": {"time_shift": 0.5, "shift_mode": "hold"},
     "rotate": {"rotate": 90.0},
+    "blend": {"blend": 60.0},
+    "filter": {"filter": 0.1},
     "scale": {"scale": 0.3},
     "noise": {"noise": 0.5},
     "time_masks": {"time_masks": 2, "time_mask": 0.4},
@@ -76,7 +78,9 @@ def test_something_changes_and_the_generator_decides(name):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["rotate", "scale", "noise", "time_masks", "band_masks", "channel_drop"])
+@pytest.mark.parametrize(
+    "name", ["rotate", "blend", "filter", "scale", "noise", "time_masks", "band_masks", "channel_drop"]
+)
 def test_what_is_missing_stays_missing(name):
     x = ragged()
     missing = torch.rand(x.data.shape, generator=seeded(3)) < 0.2
@@ -100,7 +104,7 @@ def test_changes_of_time_move_what_is_missing_along(name):
 
 @pytest.mark.parametrize("features", [(40,), (2, 40)])
 def test_spectrograms_with_any_features(features):
-    options = {k: v for k, v in EACH["all"].items() if k != "rotate"}
+    options = {k: v for k, v in EACH["all"].items() if k not in ("rotate", "blend")}
     x = ragged(features=features)
     y = Augment(AugmentConfig(**options))(x, seeded())
     assert y.data.shape[2:] == features
@@ -305,6 +309,25 @@ def test_symbols_are_refused():
     x = Sequences(torch.zeros(2, 5, dtype=torch.int64), torch.tensor([5, 3]))
     with pytest.raises(ShapeError, match="symbols cannot be augmented"):
         Augment(AugmentConfig(time_shift=0.1))(x, seeded())
+
+
+def test_blending_keeps_the_length_of_every_frame():
+    """A rotation; a channel that is missing takes no part."""
+    x = ragged(features=(3,))
+    y = Augment(AugmentConfig(blend=60.0))(x, seeded())
+    torch.testing.assert_close(y.data.norm(dim=2), x.zeroed().data.norm(dim=2))
+    with pytest.raises(ShapeError, match=r"augment\.blend: frames have shape \(1,\), expected 2 channels or more"):
+        Augment(AugmentConfig(blend=10.0))(ragged(features=(1,)), seeded())
+
+
+def test_a_filter_is_the_same_in_all_of_a_sequence():
+    """An impulse anywhere gives the same taps."""
+    data = torch.zeros(1, 64, 1)
+    data[0, [16, 48]] = 1
+    y = Augment(AugmentConfig(filter=0.2))(Sequences(data, torch.tensor([64])), seeded()).data[0, :, 0]
+    torch.testing.assert_close(y[9:24], y[41:56])
+    assert 0.5 < float(y[16]) < 1.5
+    assert float(y[30].abs()) == 0
 
 
 def test_rotation_needs_threes():

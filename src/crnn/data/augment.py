@@ -72,18 +72,8 @@ class AugmentConfig:
     """Frames that window and stretch always leave: set it to what the network's pooling needs."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "stretch",
-            "time_warp",
-            "rotate",
-            "blend",
-            "filter",
-            "scale",
-            "noise",
-            "time_masks",
-            "band_masks",
-            "mixup",
-        ):
+        for name in ("stretch", "time_warp", "rotate", "blend", "filter", "scale", "noise", "time_masks", "band_masks",
+                     "mixup"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name}={getattr(self, name)}; expected 0 (off) or more")
         for name in ("time_shift", "time_mask", "band_mask", "channel_drop"):
@@ -255,13 +245,14 @@ def blend(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequence
 
 def filter(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
     """A short random filter for each channel of each sequence; a missing value counts as zero and stays missing."""
-    batch, time, channels = x.data.shape
+    batch, time = x.data.shape[:2]
+    channels = x.data[0, 0].numel()
     taps = _normal(x, generator, batch * channels, 1, FILTER_TAPS) * config.filter
     taps = taps * torch.hann_window(FILTER_TAPS + 2, periodic=False, dtype=taps.dtype)[1:-1].to(taps.device)
     taps[:, :, FILTER_TAPS // 2] += 1
-    rows = x.data.nan_to_num().transpose(1, 2).reshape(1, batch * channels, time)
+    rows = x.data.nan_to_num().flatten(2).transpose(1, 2).reshape(1, batch * channels, time)
     made = F.conv1d(rows, taps, padding=FILTER_TAPS // 2, groups=batch * channels)
-    made = made.reshape(batch, channels, time).transpose(1, 2)
+    made = made.reshape(batch, channels, time).transpose(1, 2).reshape(x.data.shape)
     return Sequences(torch.where(x.data.isnan(), x.data, made), x.lengths).zeroed()
 
 

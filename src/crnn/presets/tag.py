@@ -45,8 +45,8 @@ def ecg_small(data: DataSummary) -> Recipe:
     """Heartbeats, live: from 360 Hz to 30 frames a second, two GRUs, a look ahead of 0.6 s; below 256 kB as C.
 
     Labels are brought to the AAMI classes. One way from the stem carries shape, a narrow one only when beats come: its
-    recurrence sees rhythm and little else, so that an early beat is told by being early. Training sees leads turned into
-    each other and filtered: more hearts than there are in the records.
+    recurrence sees rhythm and little else, so that an early beat is told by being early. Training turns leads into each
+    other and filters them: more hearts than there are in the records.
     """
     rate = data.sample_rate or 360.0
     shrink = max(round(rate / 30), 1)
