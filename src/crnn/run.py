@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from crnn.config import build_config, nearest, to_plain
 from crnn.data.check import Check
 from crnn.data.check import check as check_data
-from crnn.data.dataset import Dataset, Problem
+from crnn.data.dataset import PART, Dataset, Problem
 from crnn.data.read import OnBad, read
 from crnn.data.split import SplitConfig, Splits, record, split
 from crnn.errors import ConfigError, DataError, ModelError, SplitError
@@ -716,7 +716,7 @@ def _look_at_values(train: Dataset) -> tuple[bool, bool]:
     """Whether values are missing, and whether series differ in scale by orders of magnitude."""
     missing, deviations = False, []
     for example in train if train.in_memory else _evenly_spaced(train, LOOK):
-        data = example.load().astype(np.float64)
+        data = example.read_part(0, min(example.length, PART)).astype(np.float64)
         if np.isnan(data).any():
             missing = True
             data = np.nan_to_num(data - np.where(np.isnan(data).all(0), 0.0, _nan_mean(data)))

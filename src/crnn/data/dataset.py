@@ -18,6 +18,9 @@ from crnn.errors import DataError
 Target = str | float | tuple[str, ...] | Annotation | None
 """A class label or a text, a number, a set of labels (multi-label), labels of frames or events, or nothing."""
 
+PART = 1 << 20
+"""Frames of a long recording that are read at a time."""
+
 Kind = Literal["series", "audio", "symbols", "image"]
 """series: (time, channels) float32, NaN where missing; audio: (time, 1) float32, -1..1; symbols: (time,) int64 ids;
 image: a line of text as (width, channels, height) float32, 0..1, ink high: its columns are the frames."""
@@ -48,7 +51,9 @@ class Example:
 
     def read_part(self, start: int, end: int) -> NDArray[np.generic]:
         """Frames start ... end - 1, the same as of `load`."""
-        return self.load()[start:end] if self.part is None else self.part(start, end)
+        if self.part is None or (start == 0 and end == self.length):
+            return self.load()[start:end]
+        return self.part(start, end)
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,13 @@ def frame_shape(kind: Kind, num_channels: int, height: int | None) -> tuple[int,
 
 def content_hash(example: Example) -> str:
     """Hash of an example's decoded data: equal for copies under different names."""
-    data = np.ascontiguousarray(example.load())
-    return hashlib.blake2b(data.tobytes() + str(data.shape).encode(), digest_size=16).hexdigest()
+    digest, shape = hashlib.blake2b(digest_size=16), None
+    for start in range(0, example.length, PART):  # a long recording never stands in memory as a whole
+        data = np.ascontiguousarray(example.read_part(start, min(start + PART, example.length)))
+        digest.update(data.tobytes())
+        shape = (example.length, *data.shape[1:])
+    digest.update(str(shape).encode())
+    return digest.hexdigest()
 
 
 def array_example(

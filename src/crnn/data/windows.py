@@ -29,6 +29,11 @@ def windows(data: Dataset, size: int, *, hop: int | None = None) -> Dataset:
     return replace(data, examples=tuple(window for example in data for window in _windows(example, size, hop)))
 
 
+def beginnings(data: Dataset, size: int) -> Dataset:
+    """Every example, cut to its first `size` frames where it is longer."""
+    return replace(data, examples=tuple(e if e.length <= size else _window(e, 0, size) for e in data))
+
+
 def _windows(example: Example, size: int, hop: int) -> list[Example]:
     if example.length <= size:
         return [example]

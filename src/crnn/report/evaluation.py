@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from crnn.config import without_nan
 from crnn.data.annotation import Annotation
 from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
-from crnn.data.dataset import Dataset
+from crnn.data.dataset import PART, Dataset
 from crnn.data.split import Splits, find_seen, record
 from crnn.errors import DataError
 from crnn.metrics.bootstrap import bootstrap_interval, percentile_interval
@@ -584,7 +584,7 @@ def _most_wrong(form: Form, errors: Tensor, outputs: Tensor, targets: Tensor, mo
 def worst_example(data: Dataset, index: int, prediction: dict[str, Any], error: float) -> WorstExample:
     """What is shown of an example that went wrong."""
     example = data[index]
-    frames = example.load()
+    frames = example.read_part(0, min(example.length, PART))
     drawn = [thin(frames[:, c]) for c in _drawn_channels(frames)] if data.kind in ("series", "audio") else []
     symbols: list[str] = []
     if data.kind == "symbols":

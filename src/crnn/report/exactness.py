@@ -12,6 +12,7 @@ from torch import nn
 
 from crnn.data.batch import load_example
 from crnn.data.dataset import Dataset
+from crnn.data.windows import beginnings
 from crnn.models.network import Network
 from crnn.sequences import Ragged, Sequences, pad
 from crnn.tasks.step_task import StepTask
@@ -58,11 +59,13 @@ def measure_exactness(
 
     Args:
         num_examples: at most; spread over the whole range of lengths, the shortest and the longest among them.
-        max_values: numbers in the padded batch, so that long recordings do not fill the memory; fewer examples then.
+        max_values: numbers in the padded batch, so that long recordings do not fill the memory: fewer examples then,
+            and of hours the beginning.
     """
     was_training = network.training
     network.eval()
     try:
+        data = beginnings(data, max(max_values // (8 * data.frame_values), network.min_length))  # two, padded to 4x
         batch = collate(data, _spread(data, num_examples, max_values)).to(device_of(network))
         valid = batch.unpad()
         alone = _joined([network(Sequences(x[None], n[None])) for x, n in zip(valid, batch.lengths, strict=True)])
