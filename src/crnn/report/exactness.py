@@ -65,7 +65,7 @@ def measure_exactness(
     was_training = network.training
     network.eval()
     try:
-        data = beginnings(data, max(max_values // (8 * data.frame_values), network.min_length))  # two, padded to 4x
+        data = beginnings(data, max_values // (8 * data.frame_values))  # two, padded to 4x
         batch = collate(data, _spread(data, num_examples, max_values)).to(device_of(network))
         valid = batch.unpad()
         alone = _joined([network(Sequences(x[None], n[None])) for x, n in zip(valid, batch.lengths, strict=True)])
