@@ -45,12 +45,11 @@ def test_content_of_parts_is_content_of_the_whole(monkeypatch):
 
 
 DAY = """
-import resource, sys, tracemalloc
+import resource, sys
 import numpy as np
 import crnn
 from crnn.data.synthetic import heartbeats
 from crnn.data.readers.wfdb import write_annotations
-from crnn.run import load
 from pathlib import Path
 
 folder = Path(sys.argv[1])
@@ -65,8 +64,8 @@ from crnn.data.annotation import Event, Events
 beats = [Event(e.start + h * len(made.signal), e.end + h * len(made.signal), e.label)
          for h in range(hours) for e in made.beats.items]
 write_annotations(folder / "day.atr", Events(tuple(beats)), 360.0)
-run = crnn.train(folder / "day.hea", task="tag", preset="ecg-small", out=folder / "run",
-                 config={"train": {"epochs": 1, "window": 72000, "batch_size": 8}}, format="wfdb")
+config = {"train": {"epochs": 1, "window": 72000, "batch_size": 8}, "split": {"test": 0, "validation": 0}}
+run = crnn.train(folder / "day.hea", task="tag", preset="ecg-small", out=folder / "run", config=config)
 found = run.predict(folder / "day.hea")[0]["events"]
 print(len(beats), len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
