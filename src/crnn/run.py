@@ -151,7 +151,7 @@ def train(
                 folder
             )  # empty, or a run that --overwrite gives up; nothing is touched before the data is good
         plan.save(folder)
-    return _carry_out(plan, folder, resuming=False, quiet=quiet)
+    return carry_out(plan, folder, resuming=False, quiet=quiet)
 
 
 def resume(folder: str | Path, *, data: Dataset | None = None, quiet: bool = True) -> Run:
@@ -169,7 +169,7 @@ def resume(folder: str | Path, *, data: Dataset | None = None, quiet: bool = Tru
             f"{folder}: this run is finished, so there is nothing to resume; see its scores with crnn eval {folder}, "
             "or start a longer one with --epochs and another --out"
         )
-    return _carry_out(RunPlan.load(folder, data), folder, resuming=True, quiet=quiet)
+    return carry_out(RunPlan.load(folder, data), folder, resuming=True, quiet=quiet)
 
 
 def load(folder: str | Path) -> Model:
@@ -356,7 +356,7 @@ class RunPlan:
                 f"{data.source}: its files, lengths or targets have changed since {folder} was started; "
                 "start a new run, or bring the old data back"
             )
-        config = _run_config(plain["config"])
+        config = read_config(plain["config"])
         cls_of_task = find_task(config.task)
         parts = split(data, config.split, seed=config.seed, stratify=cls_of_task.stratify)
         task = cls_of_task.from_state(plain["task_state"])
@@ -645,7 +645,7 @@ def make_plan(
     plain = merge(plain, {key: asked[key] for key in plain if key in asked})
     plain = _with_settings(plain, {path: v for path, v in settings.items() if path.partition(".")[0] in plain})
     plain["train"] = {**_without_rivals(plain["train"], asked, settings), "seed": seed}
-    config = _run_config(
+    config = read_config(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
     check_summary(fitted, config.model)
@@ -676,7 +676,7 @@ def _with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str
     return values
 
 
-def _run_config(plain: dict[str, Any]) -> RunConfig:
+def read_config(plain: dict[str, Any]) -> RunConfig:
     """The typed options of a run from plain values."""
     return RunConfig(
         preset=plain["preset"],
@@ -737,9 +737,13 @@ def _evenly_spaced(data: Dataset, count: int) -> Dataset:
     return data.subset(np.linspace(0, len(data) - 1, count).round().astype(int))
 
 
-def _carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: bool) -> Run:
-    """Train, save, score, report."""
-    model, history = fit_plan(plan, folder=folder, resuming=resuming, quiet=quiet)
+def carry_out(plan: RunPlan, folder: Path | None, *, resuming: bool, quiet: bool, start: Network | None = None) -> Run:
+    """Train, save, score, report.
+
+    Args:
+        start: as fit_plan takes it.
+    """
+    model, history = fit_plan(plan, folder=folder, resuming=resuming, quiet=quiet, start=start)
     if folder is None:
         return Run.in_memory(model, plan, _score_own_part(model, plan, history, None))
     if this_place().rank == 0:
@@ -758,15 +762,17 @@ def fit_plan(
     resuming: bool = False,
     quiet: bool = True,
     watch: Report | None = None,
+    start: Network | None = None,
 ) -> tuple[Model, History]:
     """Train what a plan says, choose the temperature on validation; nothing is scored, saved or reported.
 
     Args:
         folder: where checkpoints go; None writes none.
+        start: a trained network to go on from, in place of a new one; its front-ends keep their statistics.
         watch: told of the progress in place of the terminal; what it raises ends the training.
     """
     parts = plan.parts
-    network = plan.make_network()
+    network = plan.make_network() if start is None else copy.deepcopy(start)
     _check_lengths(network, parts)
     _check_targets(plan, network)
     large = check_memory(network, parts.train, plan.config.train, shortest=network.min_length)
@@ -782,6 +788,7 @@ def fit_plan(
             out=folder,
             resume=resuming,
             progress=watch or progress,
+            keep_statistics=start is not None,
         )
     model = Model(network, plan.task, Inputs.of(parts.train), origin=_origin(plan))
     if parts.validation is not None and isinstance(plan.task, StepTask):

@@ -20,7 +20,7 @@ def test_subtitles_break_at_pauses_and_when_they_are_full():
     text = as_srt(answer(("one", 0.0, 0.4), ("two", 0.5, 1.0), ("three", 61.5, 62.0)))
     assert text == "1\n00:00:00,000 --> 00:00:01,000\none two\n\n2\n00:01:01,500 --> 00:01:02,000\nthree\n"
     long = as_srt(answer(*(("abcdefghij", i * 0.2, i * 0.2 + 0.1) for i in range(10))))
-    assert [line for line in long.splitlines() if line.startswith("a")][0].count("abcdefghij") == 7
+    assert next(line for line in long.splitlines() if line.startswith("a")).count("abcdefghij") == 7
     slow = as_srt(answer(*(("a", i * 1.0, i + 0.9) for i in range(12))))
     assert slow.count("-->") == 2
 

@@ -82,8 +82,8 @@ def tune(
     cer = task.tune_language_model(trained.model.outputs(held), held.targets)
     trained.model.save(run)
     found = {"lm_weight": task.lm_weight, "word_bonus": task.word_bonus, "cer": cer, "texts": len(held)}
-    print(
-        jsonlib.dumps(found)
-        if json_
-        else f"{lm}: weight {task.lm_weight:g}, bonus {task.word_bonus:g}: cer {cer:.4f} on {len(held)} texts; kept in {run}"
-    )
+    if json_:
+        print(jsonlib.dumps(found))
+        return
+    chosen = f"weight {task.lm_weight:g}, bonus {task.word_bonus:g}"
+    print(f"{lm}: {chosen}: cer {cer:.4f} on {len(held)} texts; kept in {run}")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import crnn
-from crnn.cli import check, compress, evaluate, export, info, lm, predict, search, stream, train
+from crnn.cli import check, compress, evaluate, export, finetune, info, lm, predict, search, stream, train
 from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
@@ -30,6 +30,7 @@ app.command("export", help=export.__doc__)(export.export)
 app.command("stream", help=stream.__doc__)(stream.stream)
 app.command("info", help=info.__doc__)(info.info)
 app.command("compress", help=compress.__doc__)(compress.compress)
+app.command("finetune", help=finetune.__doc__)(finetune.finetune)
 app.command("search", help=search.__doc__)(search.search)
 app.add_typer(lm.app, name="lm")
 

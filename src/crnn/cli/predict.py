@@ -23,7 +23,7 @@ def predict(
         typer.Option(
             "-o",
             "--out",
-            help="Write JSON lines here; events of one record as .atr, of all as .tsv; transcripts as .srt, .ctm, .txt.",
+            help="Write JSON lines here; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at a time; changes speed only, never a prediction.")] = 64,

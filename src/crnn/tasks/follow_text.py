@@ -19,8 +19,8 @@ class FollowText(Follower):
     """News of a transcription: each word once it is certain, and the text behind the last of them whenever it changes.
 
     Promise: the words that stand are those of the whole, with the same times. A word stands once the decoder cannot
-    change it and its end, a space, is certain; where text has no spaces, each character stands by itself. Text that runs
-    right to left stands at the end only, for its first letter is the last in time.
+    change it and its end, a space, is certain; where text has no spaces, each character stands by itself. Text that
+    runs right to left stands at the end only, for its first letter is the last in time.
 
     Args:
         decoder: fresh, of one stream.

@@ -135,6 +135,10 @@ class Transcribe(StepTask):
             "word_bonus": self.word_bonus,
         }
 
+    def with_codec(self, codec: Codec) -> Transcribe:
+        """The same with other letters; what was tuned for the old ones is forgotten."""
+        return Transcribe(codec, self.config, most_frequent=self.most_frequent)
+
     @property
     def num_outputs(self) -> int:
         return self.codec.num_outputs

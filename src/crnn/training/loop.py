@@ -71,6 +71,7 @@ def fit(
     out: Path | None = None,
     resume: bool = False,
     progress: Report | None = None,
+    keep_statistics: bool = False,
 ) -> History:
     """Train a network in place; it ends with the weights that `config.keep` asks for, in eval mode, on the CPU.
 
@@ -89,6 +90,7 @@ def fit(
         out: the run folder; None writes no checkpoints.
         resume: go on from the checkpoint in `out`, with the same network, data and config.
         progress: called after every epoch, and twice a second at most within one.
+        keep_statistics: front-ends keep what they learned before, and learn nothing from this training data.
     Raises:
         TrainingError: training cannot go on (the message says why), or a checkpoint cannot be written.
         ModelError: nothing to resume from, or a damaged checkpoint.
@@ -101,7 +103,8 @@ def fit(
     path = None if out is None else out / "checkpoints" / "last.safetensors"
     with _threads(config.threads), _own_random_state(config.seed):
         trainer = _Trainer(network, task, train, validation, config, path, progress if this_place().rank == 0 else None)
-        trainer.begin(load_checkpoint(path) if resume and path is not None else None)
+        checkpoint = load_checkpoint(path) if resume and path is not None else None
+        trainer.begin(checkpoint, learn_statistics=checkpoint is None and not keep_statistics)
         with _interrupts(trainer):
             trainer.run()
         trainer.hand_over()
@@ -233,10 +236,10 @@ class _Trainer:
         """For messages."""
         return f"epoch {self.epoch + 1} of {self.plan.epochs}"
 
-    def begin(self, checkpoint: Checkpoint | None) -> None:
+    def begin(self, checkpoint: Checkpoint | None, *, learn_statistics: bool) -> None:
         """Start from the network as it is, after its front-ends have seen training data, or from a checkpoint."""
         learn = getattr(self.network, "fit_statistics", None)
-        if learn is not None and checkpoint is None:
+        if learn is not None and learn_statistics:
             learn(self._sample())
         if self.config.ema_decay is not None:
             self.average = Average(self.network, self.config.ema_decay)
