@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from crnn.native.library import load
-from crnn.native.recurrences import kernels
+from crnn.native.recurrence import kernels
 from crnn.nn.dispatch import run_cell
 from crnn.sequences import Sequences
 

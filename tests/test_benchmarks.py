@@ -62,7 +62,7 @@ def test_engine_overhead_runs(script, tmp_path):
 
 
 def test_kernels_are_timed_after_they_agree(script, tmp_path):
-    from crnn.native.recurrences import kernels
+    from crnn.native.recurrence import kernels
 
     if kernels() is None:
         pytest.skip("no compiled kernels, which are timed")

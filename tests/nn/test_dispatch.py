@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from crnn.native.library import load
-from crnn.native.recurrences import kernels
+from crnn.native.recurrence import kernels
 from crnn.nn import dispatch
 from crnn.nn.blocks import build_layers
 from crnn.nn.dispatch import describe_kernels, repays, run_cell, why_torch
@@ -29,17 +29,21 @@ def make(**options):
 def called(monkeypatch):
     """How often our kernels were called."""
     calls = []
-    real = dispatch.gru
+    real = dispatch.recurrence
 
     def counted(*arguments, **options):
         calls.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(dispatch, "gru", counted)
-    monkeypatch.setattr(dispatch, "why_torch", lambda cell, **_: "" if isinstance(cell, nn.GRU) else "no")
+    monkeypatch.setattr(dispatch, "recurrence", counted)
+    monkeypatch.setattr(dispatch, "why_torch", lambda cell, **_: "")
+    monkeypatch.setattr(dispatch, "LSTM_ROWS", 1)
+    monkeypatch.setattr(dispatch, "LSTM_FRAMES", 1)
+    monkeypatch.setattr(dispatch, "LSTM_FEW", 1)
     return calls
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -49,8 +53,8 @@ def called(monkeypatch):
     ],
     ids=["plain", "bidirectional", "stack"],
 )
-def test_kernels_change_neither_outputs_nor_gradients(options, called, monkeypatch):
-    layer, x = make(**options), pad([torch.randn(n, 3) for n in (20, 1, 17, 5)])
+def test_kernels_change_neither_outputs_nor_gradients(cell, options, called, monkeypatch):
+    layer, x = make(cell=cell, **options), pad([torch.randn(n, 3) for n in (20, 1, 17, 5)])
     x = Sequences(x.data.masked_fill(~x.valid[..., None], math.nan), x.lengths)
 
     def run():
@@ -94,7 +98,24 @@ def test_whole_sequences_are_what_streams_give(called):
     [(1, 15, 4, False), (64, 8, 64, False), (1, 16, 256, True), (1, 16, 512, False), (2, 16, 512, True)],
 )
 def test_short_sequences_and_wide_layers_are_left_to_pytorch(batch, frames, hidden, pays):
-    assert repays(batch, frames, hidden) is pays
+    assert repays("gru", batch, frames, hidden) is pays
+    assert repays("rnn", batch, frames, hidden) is pays
+
+
+@pytest.mark.parametrize(
+    ("batch", "frames", "hidden", "options", "pays"),
+    [
+        (32, 32, 128, {}, False),
+        (32, 64, 512, {}, True),
+        (1, 256, 128, {}, True),
+        (1, 4096, 256, {}, False),
+        (32, 32, 128, {"filled": 0.5}, True),
+        (1, 64, 64, {"training": False}, True),
+        (64, 32, 64, {"training": False}, False),
+    ],
+)
+def test_an_lstm_goes_where_it_takes_less_time(batch, frames, hidden, options, pays):
+    assert repays("lstm", batch, frames, hidden, **options) is pays
 
 
 @needs_kernels
@@ -104,8 +125,11 @@ def test_what_the_kernels_cannot_do_is_left_to_pytorch_and_said(monkeypatch):
     assert why_torch(cell) == ""
     assert why_torch(cell, dtype=torch.float64) == "the kernels compute in float32 only"
     assert why_torch(cell, device="cuda") == "the kernels are for CPUs, this is cuda"
-    assert why_torch(nn.LSTM(3, 4)) == "oneDNN runs a whole LSTM in one call"
-    assert why_torch(nn.RNN(3, 4)) == "no kernels for a plain RNN"
+    assert why_torch(nn.RNN(3, 4)) == ""
+    assert why_torch(nn.RNN(3, 4, nonlinearity="relu")) == "the kernels have no RNN with relu"
+    others = "oneDNN runs a whole LSTM in one call, which ours only beat with AVX-512, and this is "
+    has_avx512 = load().instruction_set == "avx512"
+    assert why_torch(nn.LSTM(3, 4)) == ("" if has_avx512 else others + load().instruction_set)
     with torch.autocast("cpu"):
         assert why_torch(cell) == "the kernels compute in float32 only"
     handle = cell.register_forward_hook(lambda *_: None)
@@ -129,8 +153,13 @@ def test_describes_every_cell(monkeypatch):
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     network = nn.Sequential(nn.GRU(3, 4), nn.GRU(4, 600), nn.Linear(600, 2), nn.LSTM(2, 4))
     native = f"native ({load().instruction_set}) from 16 frames on, and"
-    assert describe_kernels(network) == {
-        "0": f"{native} 16 in a batch, where it takes less time than nn.GRU; below, nn.GRU",
-        "1": f"{native} 38 in a batch, where it takes less time than nn.GRU; below, nn.GRU",
-        "3": "nn.LSTM: oneDNN runs a whole LSTM in one call",
+    found = describe_kernels(network)
+    lstm = found.pop("3")
+    assert found == {
+        "0": f"{native} 16 in a batch, where it takes less time; else nn.GRU",
+        "1": f"{native} 38 in a batch, where it takes less time; else nn.GRU",
     }
+    if load().instruction_set == "avx512":
+        assert lstm.startswith("native (avx512) with 2048 frames in a batch or 256 in a sequence, without gradients")
+    else:
+        assert lstm.startswith("nn.LSTM: oneDNN runs a whole LSTM in one call")

@@ -2,6 +2,7 @@
 
 kernels.h: sums and functions on rows of floats; spectrum.h: the Fourier transform; engine.h: frames, node by node;
 binding.c: all of it as a shared library; library: finds and loads that library for this machine.
-training.c, a library of its own: a GRU, forward and backward; recurrences: it as an operator of torch, compiled or not;
+training.c, a library of its own: recurrences for training, of vectors.h, products.h, recurrence.h (what all cells
+share) and gru.h, lstm.h, rnn.h, scans.h; recurrence: it as an operator of torch; cells: each step in plain torch;
 memory: large arrays whose memory is used again.
 """

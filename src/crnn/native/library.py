@@ -12,7 +12,10 @@ from typing import Literal
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 """Slowest first; each at the place that `crnn_engine_supports` in binding.c knows it by."""
 
-FILES = {"engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"), "training": ("training.c",)}
+FILES = {
+    "engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"),
+    "training": ("vectors.h", "products.h", "recurrence.h", "gru.h", "lstm.h", "rnn.h", "scans.h", "training.c"),
+}
 """Of each shared library, as setup.py has them."""
 SOURCES = tuple(Path(__file__).with_name(name) for name in FILES["engine"] if name.endswith(".h"))
 """The engine itself, in the order in which one file of it would be written."""
