@@ -22,7 +22,7 @@ from crnn.program.lower import lower
 from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
-from program.test_lower import make_network
+from program.test_lower import EVERY_FRAME, make_network, of_network
 from test_promises import CHUNKINGS, LAYER_EXAMPLES, NAN, SUMMARY_EXAMPLES, cases, chunked, sequences
 
 pytest.importorskip("onnx", reason="not installed: pip install 'crnn[onnx]'")
@@ -33,16 +33,6 @@ CONV, LSTM = {"type": "conv", "channels": 4, "kernel_size": 5}, {"type": "recurr
 SMALL = ([CONV, {"type": "activation"}, {"type": "pool", "tail": "ceil"}, LSTM], (3,), {"type": "last"})
 
 
-def of_network(network):
-    """Rows -> outputs, as the exporter wants the model."""
-
-    def reference(rows):
-        with torch.no_grad():
-            return network(pad([torch.from_numpy(row) for row in rows])).numpy()
-
-    return reference
-
-
 def opened(network, **options):
     return OnnxStream(open_onnx(build_onnx(lower(network, TASK), **options).SerializeToString()))
 
@@ -51,22 +41,27 @@ def assert_batches(stream, network, rows):
     """One padded batch, with what no one may look at in the padding, against each sequence alone."""
     junk = 999 if rows[0].dtype == torch.int64 else NAN
     x = pad(rows, length=max(map(len, rows)) + 4, value=junk)
-    with torch.no_grad():
-        expected = torch.cat([network(pad([row])) for row in rows]).numpy()
-    np.testing.assert_allclose(stream.whole(x.data.numpy(), x.lengths.numpy()), expected, atol=1e-5, rtol=1e-5)
+    expected = [of_network(network)([row])[0] for row in rows]
+    assert_rows(stream.whole(x.data.numpy(), x.lengths.numpy()), expected)
+
+
+def assert_rows(found, expected):
+    assert len(found) == len(expected)
+    for got, row in zip(found, expected, strict=True):
+        assert got.shape == row.shape
+        np.testing.assert_allclose(got, row, atol=1e-5 * max(1, np.abs(row).max()))
 
 
 def assert_chunks(stream, network, rows):
     """Several streams at once in chunks, single frames and empty ones among them, against the whole."""
     data = torch.stack(rows)
-    with torch.no_grad():
-        expected = network(pad(rows)).numpy()
+    expected = of_network(network)(rows)
     for sizes in CHUNKINGS:
         stream.states = {}
-        for chunk in chunked(data, sizes):
-            stream.push(chunk.numpy(), np.full(len(rows), chunk.shape[1]))
-        found = stream.push(data[:, :0].numpy(), np.zeros(len(rows), np.int64), end=True)
-        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+        parts = [stream.push(chunk.numpy(), np.full(len(rows), chunk.shape[1])) for chunk in chunked(data, sizes)]
+        parts.append(stream.push(data[:, :0].numpy(), np.zeros(len(rows), np.int64), end=True))
+        per_step = expected[0].ndim == 2
+        assert_rows([np.concatenate(each) for each in zip(*parts, strict=True)] if per_step else parts[-1], expected)
         assert all(np.isfinite(state).all() for state in stream.states.values())
 
 
@@ -108,6 +103,12 @@ def test_every_layer_gives_its_numbers_where_nothing_streams(name, features, opt
     for n in range(3):
         lengths = [network.min_length + each for each in (9 + n, 0, 3, 4)]
         assert_batches(stream, network, sequences(features, lengths))
+
+
+@pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
+def test_every_layer_gives_its_numbers_for_every_frame(name, features, options):
+    layers = [{"type": name, **options}, {"type": "flatten"}, {**CONV, "channels": 3}]
+    assert_same(make_network(layers, features, EVERY_FRAME), features)
 
 
 @pytest.mark.parametrize(("name", "features", "options"), cases(SUMMARY_EXAMPLES))
@@ -240,6 +241,31 @@ def test_what_stands_in_the_file(tmp_path):
     assert "whole sequences only" in done.describe()
 
 
+def test_what_stands_in_the_file_of_a_network_that_answers_for_every_frame(tmp_path):
+    import onnx
+
+    network = make_network(*SMALL[:2], EVERY_FRAME)
+    done = export_onnx(lower(network, TASK), tmp_path / "m.onnx", reference=of_network(network))
+    model = onnx.load(done.path)
+    shapes = {
+        each.name: [d.dim_value or d.dim_param for d in each.type.tensor_type.shape.dim]
+        for each in model.graph.output
+        if not each.name.endswith("_out")
+    }
+    assert shapes == {
+        "out_lengths": ["batch"],
+        "outputs": ["batch", "frames", 3],
+        "probabilities": ["batch", "frames", 3],
+    }
+    facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert (facts["crnn.stride"], facts["crnn.delay_frames"]) == (2, 3)
+    assert max(done.batches, done.chunks) <= 1e-5
+    with pytest.raises(ExportError, match="not written"):
+        export_onnx(
+            lower(network, TASK), tmp_path / "n.onnx", reference=lambda rows: [r[1:] for r in of_network(network)(rows)]
+        )
+
+
 def test_probabilities_are_those_of_the_outputs():
     session = opened(make_network([LSTM, {**LSTM, "bidirectional": True}], (3,), {"type": "mean"})).session
     assert [each.name for each in session.get_inputs()] == ["x", "lengths"]  # whole sequences only: no end, no states
@@ -265,7 +291,7 @@ def test_a_file_that_differs_is_not_written(tmp_path):
     with pytest.raises(
         ExportError, match=r"m.onnx: not written: its outputs differ .* by 0.05.* at most 0.0001; please"
     ):
-        export_onnx(lower(network, TASK), tmp_path / "m.onnx", reference=lambda rows: of_network(network)(rows) + 0.05)
+        export_onnx(lower(network, TASK), tmp_path / "m.onnx", reference=of_network(network, shift=0.05))
     assert not list(tmp_path.iterdir())
 
 

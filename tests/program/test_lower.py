@@ -16,7 +16,7 @@ from crnn.nn.summary import SUMMARIES
 from crnn.program import ops
 from crnn.program.lower import LOWERINGS, SUMMARY_LOWERINGS, Builder, fold, lower
 from crnn.program.program import Program, macs
-from crnn.sequences import pad
+from crnn.sequences import Sequences, pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 from nn.test_composition import CHANNELS, random_network
@@ -25,23 +25,35 @@ from test_promises import LAYER_EXAMPLES, every_layer, every_summary, make_layer
 
 TASK = Classify.from_targets(["a", "b", "c"], ClassifyConfig())
 LENGTHS = [4, 9, 14, 31]
+EVERY_FRAME = "every frame"
 
 
 def make_network(layers, features, summary=None, head=None, outputs=3):
-    """Weights and statistics off their start; frames without channels become some."""
+    """Weights and statistics off their start; frames without channels become some. With EVERY_FRAME no summary."""
     torch.manual_seed(0)
     if not features and not layers:
         layers = [{"type": "embedding", "vocab_size": 5, "channels": 3}]
-    spec = NetworkSpec(layers=layers, summary=summary or {"type": "last"}, head=head or HeadConfig())
+    summary = None if summary == EVERY_FRAME else summary or {"type": "last"}
+    spec = NetworkSpec(layers=layers, summary=summary, head=head or HeadConfig())
     network = Network(spec, features=features, outputs=outputs)
     network.fit_statistics([pad(sequences(features))])
     return settle(network, features)
 
 
+def of_network(network, scale=1.0, shift=0.0):
+    """Rows -> outputs of each, as exporters want the model."""
+
+    def reference(rows):
+        with torch.no_grad():
+            found = network(pad([torch.as_tensor(row) for row in rows]))
+        return [row.numpy() * scale + shift for row in (found.unpad() if isinstance(found, Sequences) else found)]
+
+    return reference
+
+
 def assert_same(program, network, features, scale=1.0, shift=0.0):
     for row in sequences(features, LENGTHS, seed=3):
-        with torch.no_grad():
-            expected = network(pad([row]))[0].numpy() * scale + shift
+        (expected,) = of_network(network, scale, shift)([row])
         np.testing.assert_allclose(interpret(program, row.numpy())[-1], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -76,6 +88,15 @@ def test_random_layers_inside_of_layers_as_operations_give_their_frames(seed):
 def test_a_network_of_every_layer_is_the_same_when_lowered(name, features, options):
     network = make_network([{"type": name, **options}], features, {"type": "attention"}, HeadConfig(hidden=(4,)))
     assert_same(lower(network, TASK), network, features)
+
+
+@every_layer
+def test_a_network_of_every_layer_that_answers_for_every_frame_is_the_same_when_lowered(name, features, options):
+    network = make_network([{"type": name, **options}, {"type": "flatten"}], features, EVERY_FRAME)
+    program = lower(network, TASK)
+    assert not program.output.is_vector
+    assert program.stride == network.timing.stride
+    assert_same(program, network, features)
 
 
 @every_summary

@@ -23,8 +23,8 @@ from crnn.export.keras import sample_sequences
 from crnn.program.program import Program
 from crnn.program.tables import Tables, tabulate
 
-Reference = Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]
-"""Sequences, (time, *features) each -> (batch, outputs), as the model itself gives them."""
+Reference = Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[np.float32]]]
+"""Sequences, (time, *features) each -> (outputs,) each, or (frames, outputs), as the model itself gives them."""
 
 TOLERANCE = 1e-4
 """Largest difference from the model that is let pass, as a share of its largest output (of 1, if that is more)."""
@@ -113,7 +113,7 @@ def make_golden(program: Program, reference: Reference) -> list[Golden]:
     """Random sequences, the shortest allowed one among them, and what the model makes of each."""
     golden = []
     for sequence in sample_sequences(program):
-        outputs = np.asarray(reference([sequence]), np.float32).reshape(-1, program.output.size)
+        outputs = np.asarray(reference([sequence])[0], np.float32).reshape(-1, program.output.size)
         frames = np.asarray(sequence, np.float32).reshape(len(sequence), -1)
         golden.append(Golden(frames, outputs))
     return golden

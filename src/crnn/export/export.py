@@ -19,7 +19,7 @@ from crnn.models.rounding import in_8_bits
 from crnn.plugins import plugins
 from crnn.program.lower import lower
 from crnn.program.program import Program
-from crnn.sequences import pad
+from crnn.sequences import Sequences, pad
 from crnn.tasks.task import Task
 
 
@@ -30,8 +30,8 @@ class Job:
     program: Program
     out: Path
     """The file or folder to write."""
-    reference: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]
-    """The model itself: sequences, (time, channels) or (time,) each -> (batch, outputs)."""
+    reference: Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[np.float32]]]
+    """The model itself: sequences, (time, channels) or (time,) each -> (outputs,) each, or (frames, outputs)."""
     name: str
     """Of the network, where the format has names."""
     int8: bool
@@ -135,16 +135,17 @@ def _check_kind(to: str, out: Path) -> None:
 
 def _reference(
     network: Network, task: Task, temperature: float, peaks: Mapping[int, tuple[float, ...]]
-) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
+) -> Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[np.float32]]]:
     scale, shift = task.units
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
 
     @torch.no_grad()
-    def outputs(sequences: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    def outputs(sequences: Sequence[NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
         x = pad([torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]).to(device)
         with in_8_bits(network, peaks) if peaks else nullcontext():
-            found: Any = (network(x) / temperature * scale + shift).float().cpu().numpy()
-        return found  # type: ignore[no-any-return]
+            found = network(x)
+        rows = found.unpad() if isinstance(found, Sequences) else found
+        return [(row / temperature * scale + shift).float().cpu().numpy() for row in rows]
 
     return outputs
 

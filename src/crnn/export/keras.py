@@ -28,8 +28,8 @@ from crnn.program.program import Program
 
 Frames = NDArray[Any]
 """One sequence: (time, *features) float32, or (time,) int64 symbol ids."""
-Reference = Callable[[Sequence[Frames]], NDArray[Any]]
-"""Sequences -> (batch, outputs), as the model itself gives them."""
+Reference = Callable[[Sequence[Frames]], Sequence[NDArray[Any]]]
+"""Sequences -> (outputs,) each, or (frames, outputs), as the model itself gives them."""
 
 TOLERANCE = 1e-4
 """Largest difference from the model that is let pass, as a share of its largest output (of 1, if that is more)."""
@@ -62,8 +62,9 @@ def export_keras(program: Program, path: str | Path, *, reference: Reference, ov
 
     The Keras model takes a dict of `x` (batch, time, *features) float32, or (batch, time) int32 symbol ids, and
     `lengths` (batch,) int32; what stands past an end changes nothing. It gives a dict of `outputs` (batch, n) and,
-    where the task has some, `probabilities`; NaN for a sequence that is shorter than the network needs. The file
-    appears under its name only after the comparison.
+    where the task has some, `probabilities`; NaN for a sequence that is shorter than the network needs. A network that
+    answers for every frame gives `outputs` (batch, frames, n), zero past the ends, and `out_lengths` (batch,) int32.
+    The file appears under its name only after the comparison.
 
     Args:
         path: ends in .keras.
@@ -105,10 +106,16 @@ def build_keras(program: Program, keras: Any) -> Any:
         where = re.sub("[^0-9A-Za-z]+", "_", node.where).strip("_")
         graph.place = f"{where}_{i}"
         graph.values.append(WRITERS[type(node.op)](node.op, graph, *(graph.values[j] for j in node.inputs)))
-    lengths = graph.lengths[()]
-    is_long_enough = (lengths >= program.min_length)[:, None]
-    found = keras.ops.where(is_long_enough, graph.values[-1].data, math.nan)  # a number would look like an answer
+    lengths, last = graph.lengths[()], graph.values[-1]
+    if last.clock is None:
+        is_long_enough = (lengths >= program.min_length)[:, None]
+        found = keras.ops.where(is_long_enough, last.data, math.nan)  # a number would look like an answer
+    else:
+        found = graph.masked(last)
     outputs = {"outputs": keras.layers.Identity(name="outputs")(found)}
+    if last.clock is not None:
+        ready = keras.ops.maximum(graph.length(last), 0)
+        outputs["out_lengths"] = keras.layers.Identity(name="out_lengths", dtype="int32")(ready)
     if program.activation != "none":
         activation = keras.layers.Activation(program.activation, name="probabilities")
         outputs["probabilities"] = activation(outputs["outputs"])
@@ -195,16 +202,24 @@ def _check_operations(program: Program) -> None:
 def _compare(program: Program, model: Any, reference: Reference, keras: Any) -> tuple[tuple[int, ...], float, float]:
     """(lengths tried, largest difference, largest output), on one batch padded with junk."""
     sequences = sample_sequences(program)
-    expected = np.asarray(reference(sequences), np.float64)
+    expected = reference(sequences)
     lengths = np.array([len(each) for each in sequences], np.int32)
     is_symbols = sequences[0].dtype == np.int64
     shape = (len(sequences), lengths.max() + 3, *sequences[0].shape[1:])
     x = np.full(shape, -1 if is_symbols else math.nan, np.int32 if is_symbols else np.float32)
     for row, each in zip(x, sequences, strict=True):
         row[: len(each)] = each
-    outputs = model({"x": x, "lengths": lengths}, training=False)["outputs"]
-    found = np.asarray(keras.ops.convert_to_numpy(outputs), np.float64)
-    return tuple(lengths.tolist()), float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    given = model({"x": x, "lengths": lengths}, training=False)
+    found = {name: keras.ops.convert_to_numpy(value) for name, value in given.items()}
+    rows: Sequence[NDArray[Any]] = found["outputs"]
+    if "out_lengths" in found:
+        rows = [row[:length] for row, length in zip(rows, found["out_lengths"], strict=True)]
+    differences = [
+        float(np.abs(a.astype(np.float64) - b).max()) if a.shape == b.shape else math.inf
+        for a, b in zip(rows, expected, strict=True)
+    ]
+    largest = float(np.max([np.abs(each).max() for each in expected]))  # of numpy: NaN stays NaN
+    return tuple(lengths.tolist()), float(np.max(differences)), largest
 
 
 def sample_sequences(program: Program, *, seed: int = 0) -> list[Frames]:

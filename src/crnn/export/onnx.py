@@ -10,6 +10,7 @@ If, Loop or Scan, and nothing is traced.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from crnn.export.onnx_graph import Graph
 
 Frames = NDArray[Any]
-Reference = Callable[[Sequence[Frames]], NDArray[np.float32]]
-"""Sequences, (time, channels) each -> (batch, outputs), as the model itself gives them."""
+Outputs = Sequence[NDArray[np.float32]]
+"""Of each sequence (outputs,), or (frames, outputs) where the network answers for every frame."""
+Reference = Callable[[Sequence[Frames]], Outputs]
+"""Sequences, (time, channels) each -> their outputs, as the model itself gives them."""
 
 TOLERANCE = 1e-4
 """Largest difference from the model that is let pass, as a share of its largest output (of 1, if that is more)."""
@@ -119,18 +122,18 @@ def build_onnx(program: Program, *, int8: bool = False, whole: bool = False) -> 
     except ImportError:
         raise _missing("onnx") from None
     from crnn.export.onnx_graph import Graph
-    from crnn.export.onnx_ops import check_known, write, write_input
+    from crnn.export.onnx_ops import check_known, write, write_input, write_outputs
 
     check_known(program.nodes)
     graph = Graph(streams=program.can_stream and not whole, int8=int8)
     values = [write_input(graph, program)]
     for place, node in enumerate(program.nodes[1:], 1):
         values.append(write(graph, node, place, [values[i] for i in node.inputs]))
-    outputs, size = graph.in_given_order(values[-1].arrays["bc"]), program.output.size
-    graph.output("outputs", outputs, onnx.TensorProto.FLOAT, ["batch", size])
+    outputs, shape = write_outputs(graph, values[-1])
+    graph.output("outputs", outputs, onnx.TensorProto.FLOAT, shape)
     if program.activation != "none":
         function = {"softmax": "Softmax", "sigmoid": "Sigmoid"}[program.activation]
-        graph.output("probabilities", graph.op(function, outputs), onnx.TensorProto.FLOAT, ["batch", size])
+        graph.output("probabilities", graph.op(function, outputs), onnx.TensorProto.FLOAT, shape)
     model = graph.model("crnn", _facts(program, graph, int8))
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -152,6 +155,7 @@ def _facts(program: Program, graph: Graph, int8: bool) -> dict[str, str]:
         "frame": [] if first.op.vocabulary else list(first.shape),
         "vocabulary": first.op.vocabulary,
         "min_length": program.min_length,
+        "stride": None if program.output.is_vector else program.stride,
         "delay_frames": program.look_ahead if graph.streams else None,
         "states": graph.states,
         "int8_weights": int8 or any(getattr(node.op, "peak", None) is not None for node in program.nodes),
@@ -192,13 +196,16 @@ class OnnxStream:
         self.takes_end = any(each.name == "end" for each in session.get_inputs())
         self.states: dict[str, NDArray[Any]] = {}
 
-    def whole(self, x: Frames, lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(batch, outputs) for whole, right-padded sequences."""
+    def whole(self, x: Frames, lengths: NDArray[np.int64]) -> Outputs:
+        """For whole, right-padded sequences."""
         self.states = {}
         return self.push(x, lengths, end=True)
 
-    def push(self, x: Frames, lengths: NDArray[np.int64], *, end: bool = False) -> NDArray[np.float32]:
-        """The outputs after more frames; all of `lengths` are the number of frames, except at the end."""
+    def push(self, x: Frames, lengths: NDArray[np.int64], *, end: bool = False) -> Outputs:
+        """The outputs after more frames, or those of the frames that have become ready.
+
+        All of `lengths` are the number of frames, except at the end.
+        """
         if not self.states:
             self.states = {
                 name: np.zeros([len(x), *start["shape"][1:]], start["type"]) for name, start in self.start.items()
@@ -207,7 +214,10 @@ class OnnxStream:
         results = self.session.run(None, {"x": x, "lengths": lengths, **last, **self.states})
         found = dict(zip(self.names, results, strict=True))
         self.states = {name: found[f"{name}_out"] for name in self.start}
-        return found["outputs"]  # type: ignore[no-any-return]
+        outputs: NDArray[np.float32] = found["outputs"]
+        if "out_lengths" not in found:
+            return list(outputs)
+        return [rows[:length] for rows, length in zip(outputs, found["out_lengths"], strict=True)]
 
 
 def check_onnx(
@@ -221,14 +231,18 @@ def check_onnx(
     for longest in (program.min_length, program.min_length + usual // 3, program.min_length + usual):
         sequences = [_random(program, rng, n) for n in rng.integers(program.min_length, longest, 3, endpoint=True)]
         expected = reference(sequences)
-        scale = max(1.0, float(np.abs(expected).max()))
+        scale = max(1.0, *(float(np.abs(each).max(initial=0)) for each in expected))
         lengths = np.array([len(each) for each in sequences])
         data = np.stack([_filled(each, longest + 3) for each in sequences])
-        batches.append(float(np.abs(stream.whole(data, lengths) - expected).max()) / scale)
+        batches += [_difference(*pair) / scale for pair in zip(stream.whole(data, lengths), expected, strict=True)]
         for sequence, result in zip(sequences if stream.takes_end else [], expected, strict=False):
-            found = _in_chunks(stream, sequence, rng)
-            chunks.append(float(np.abs(found - result).max()) / scale)
+            chunks.append(_difference(_in_chunks(stream, sequence, rng), result) / scale)
     return float(np.max(batches)), float(np.max(chunks)) if chunks else None  # of numpy: NaN stays NaN
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest one; infinite where there are more or fewer frames."""
+    return float(np.abs(found - expected).max(initial=0)) if found.shape == expected.shape else math.inf
 
 
 def _usual_length(program: Program) -> int:
@@ -256,13 +270,14 @@ def _filled(sequence: Frames, length: int) -> Frames:
 
 
 def _in_chunks(stream: OnnxStream, sequence: Frames, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The output at the end of one sequence, pushed in pieces of random sizes, some of them empty."""
+    """The output at the end of one sequence, or all frames of it, pushed in pieces of random sizes, some empty."""
     stream.states, at = {}, 0
+    found: list[NDArray[np.float32]] = []
     while at < len(sequence):
         size = int(rng.choice([0, 1, 2, 3, int(rng.integers(1, max(2, len(sequence) // 2)))]))
         piece = sequence[at : at + size]
         at += len(piece)
-        stream.push(piece[None], np.array([len(piece)]))
+        found += stream.push(piece[None], np.array([len(piece)]))
     piece = sequence[:0]
-    outputs = stream.push(piece[None], np.array([0]), end=True)
-    return np.asarray(outputs[0])
+    found += stream.push(piece[None], np.array([0]), end=True)
+    return np.concatenate(found) if found[-1].ndim == 2 else found[-1]

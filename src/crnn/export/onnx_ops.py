@@ -94,6 +94,19 @@ def write_input(graph: Graph, program: Program) -> Value:
     return Value({"bct": x}, node.shape, clock, clean=True)
 
 
+def write_outputs(graph: Graph, value: Value) -> tuple[str, list[str | int]]:
+    """What the last operation gives, for the sequences as they came in, and its shape.
+
+    Of a stream the frames that are ready in this run, zero past the ends, and an output of the graph for their number.
+    """
+    if value.clock is None:
+        return graph.in_given_order(value.arrays["bc"]), ["batch", value.size]
+    lengths = graph.in_given_order(value.clock.lengths)
+    graph.output("out_lengths", lengths, TensorProto.INT64, ["batch"])
+    frames = graph.cut(graph.clean(value, "btc"), graph.integers(0), graph.longest(value.clock), 1)
+    return graph.in_given_order(frames), ["batch", "frames", value.size]
+
+
 def _frames_for_parts(program: Program) -> int:
     """Input frames with which every recurrence has a frame for each of its parts."""
     recurrences = [i for i, node in enumerate(program.nodes) if isinstance(node.op, ops.Recurrent)]

@@ -76,6 +76,7 @@ def lower(
         activation=task.activation,
         min_length=network.min_length,
         look_ahead=network.timing.look_ahead,
+        stride=network.timing.stride,
     )
 
 

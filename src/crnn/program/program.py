@@ -47,6 +47,8 @@ class Program:
     """Frames of the shortest sequence that leaves at least one frame."""
     look_ahead: float
     """Frames by which the outputs lag behind the input."""
+    stride: int = 1
+    """Where the output is a stream: input frames from one of its frames to the next."""
 
     @property
     def output(self) -> Node:
