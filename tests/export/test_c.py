@@ -172,6 +172,27 @@ def test_the_example_reads_frames_and_prints_probabilities(tmp_path, unbuilt):
 
 
 @needs_compiler
+def test_the_example_prints_every_frame_behind_the_frame_that_it_is_about(tmp_path, unbuilt):
+    layers, features, summary = NETWORKS["steps"]
+    network = make_network(layers, features, summary)
+    export("steps", tmp_path)
+    command = [*find_compiler(), *WARNINGS, "main.c", "steps.c", "-lm", "-o", "main"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    (row,) = sequences(features, [21])
+    printed = subprocess.run(["./main"], cwd=tmp_path, input=row.numpy().tobytes(), capture_output=True).stdout
+    lines = [line.split() for line in printed.decode().splitlines()]
+    assert [int(line[0]) for line in lines] == list(range(0, 21, 2))
+    assert lines[0][1::2] == ["a", "b", "c"]
+    (expected,) = of_network(network)([row])
+    found = [[float(p) for p in line[2::2]] for line in lines]
+    np.testing.assert_allclose(found, torch.from_numpy(expected).softmax(1), atol=1e-5)
+    header, page = (tmp_path / "steps.h").read_text(), (tmp_path / "README.md").read_text()
+    assert "#define STEPS_STRIDE 2 " in header
+    assert "#define STEPS_DELAY 2 " in header
+    assert "frame t is about input frame 2 t" in page
+
+
+@needs_compiler
 def test_8_bits_give_the_same_by_every_way_to_multiply_them(tmp_path, unbuilt):
     """Plain C, SSE2 and AVX2 here; what this machine does not have is compiled only."""
     layers, features, summary = NETWORKS["wide"]

@@ -25,7 +25,18 @@ def readme(program: Program, tables: Tables, name: str, code_bytes: int | None, 
         "softmax": f"`{name}_probabilities` makes probabilities of them (softmax).",
         "sigmoid": f"`{name}_probabilities` makes a probability of each (sigmoid); the labels are those above 0.5.",
     }.get(program.activation, "They are values in the target's units.")
-    when = "for the stream so far, after every call" if tables.is_vector else "frame by frame"
+    when = "for the stream so far, after every call"
+    call = f"if ({name}_push(&state, frames, n, out) > 0) ...  /* n frames of {tables.input_size} values, any n */"
+    last = f"{name}_finish(&state, out);                       /* the end: the outputs for all of it */"
+    room = f"{name.upper()}_OUTPUTS"
+    if not tables.is_vector:
+        when = f"for every frame: frame t is about input frame {program.stride} t, and comes with the delay below"
+        call = (
+            f"count = {name}_push(&state, frames, n, out);  /* n frames of {tables.input_size} values -> at most n */"
+        )
+        most = max(tables.flushed, 1)
+        last = f"count = {name}_finish(&state, out);           /* the end: what it makes ready, at most {most} */"
+        room = f"N * {room}"
     return f"""# {name}
 
 A recurrent network as strict C99: `{name}.c` and `{name}.h`, no allocation, no library but `math.h`. {state}
@@ -52,10 +63,10 @@ Do not use `-ffast-math` or `-Ofast`: rounding and NaN are written out by hand.
 
 ```c
 {name}_state state;
-float out[{name.upper()}_OUTPUTS];
+float out[{room}];
 {name}_init(&state);
-if ({name}_push(&state, frames, n, out) > 0) ...  /* n frames of {tables.input_size} values, any n */
-{name}_finish(&state, out);                       /* the end: the outputs for all of it */
+{call}
+{last}
 ```
 
 {makes}

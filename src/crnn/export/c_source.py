@@ -63,7 +63,7 @@ class CSource:
             "",
             f"#define CRNN_CHANNELS {tables.input_size} /* values in a frame */",
             f"#define CRNN_OUTPUTS {tables.output_size}",
-            *([] if tables.is_vector else [f"#define CRNN_FLUSHED {max(tables.flushed, 1)} /* frames at the end */"]),
+            *([] if tables.is_vector else self._frames()),
             "",
             "/* One stream. It points nowhere: it may be copied with memcpy, or saved and used by another process. */",
             "typedef struct {",
@@ -91,6 +91,14 @@ class CSource:
             lines += ["", "/* What each output stands for. */", "extern const char *const crnn_labels[CRNN_OUTPUTS];"]
         lines += ["", "#ifdef __cplusplus\n}\n#endif", "", "#endif", ""]
         return self._named("\n".join(lines))
+
+    def _frames(self) -> list[str]:
+        """Of a program that gives frames: what is to be known of them."""
+        return [
+            f"#define CRNN_STRIDE {self._program.stride} /* frame t of the outputs is about frame t * CRNN_STRIDE */",
+            f"#define CRNN_DELAY {self._program.look_ahead:g} /* frames that it waits for after that one */",
+            f"#define CRNN_FLUSHED {max(self._tables.flushed, 1)} /* most frames of outputs at the end */",
+        ]
 
     def source(self) -> str:
         """NAME.c: engine, weights, functions."""
@@ -319,15 +327,17 @@ int main(void) {
 }
 """
 
-_MAIN_FRAMES = """/* Reads frames of CRNN_CHANNELS float32 values from stdin and prints each frame of outputs. */
+_MAIN_FRAMES = """/* Reads frames of CRNN_CHANNELS float32 values from stdin; prints outputs behind the frame that they are about. */
 
 #include "crnn.h"
 
 #include <stdio.h>
 
 static void show(float *out, int count) {
-  for (; count > 0; count--, out += CRNN_OUTPUTS) {
+  static long frame;
+  for (; count > 0; count--, out += CRNN_OUTPUTS, frame += CRNN_STRIDE) {
 @PROBABILITIES@
+    printf("%ld  ", frame);
     for (int i = 0; i < CRNN_OUTPUTS; i++) {
       @PRINT@(double)out[i], i + 1 < CRNN_OUTPUTS ? "  " : "\\n");
     }
