@@ -87,7 +87,7 @@ class Conv(WindowedLayer):
         data = F.conv1d(
             x.data.transpose(1, 2), c.weight, c.bias, c.stride, self.pad_left, c.dilation, c.groups
         )  # (batch, channels, time)
-        return Sequences(data.transpose(1, 2)[:, : int(out.max())], out).zeroed()
+        return Sequences(data.transpose(1, 2)[:, : int(out.max())], out).blanked()
 
     def windows(self, data: Tensor) -> Tensor:
         return self.conv(data.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]  # (batch, channels, time) inside
@@ -148,7 +148,7 @@ class Conv2d(WindowedLayer):
         if 2 * self.pad_left != self.extent - 1:
             return super().compute(x)
         out = self.check_lengths(x.lengths)  # as much padding on both sides: PyTorch pads without a copy
-        return Sequences(self._convolve(x.data, self.pad_left)[:, : int(out.max())], out).zeroed()
+        return Sequences(self._convolve(x.data, self.pad_left)[:, : int(out.max())], out).blanked()
 
     def windows(self, data: Tensor) -> Tensor:
         return self._convolve(data, 0)

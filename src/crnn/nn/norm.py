@@ -78,7 +78,7 @@ class Norm(Layer):
             return Sequences(self._batch_norm_valid(x), x.lengths)
         else:
             data = self._batch_norm(x.data.transpose(1, 2)).transpose(1, 2)  # (batch, channels, time, ...) inside
-        return Sequences(data, x.lengths).zeroed()
+        return Sequences(data, x.lengths).blanked()
 
     def _batch_norm_valid(self, x: Sequences) -> Tensor:
         """Gather the valid frames, normalise, put them back: faster than masked sums over the padded batch."""

@@ -34,12 +34,12 @@ class TimePool(WindowedLayer):
         out = self.check_lengths(x.lengths)
         count = int(out.max())
         if self.tail == "floor":  # every window lies inside
-            return Sequences(self.windows(x.data)[:, :count], out).zeroed()
+            return Sequences(self.windows(x.data)[:, :count], out).blanked()
         pad_right = (count - 1) * self.stride + self.extent - x.data.shape[1]
         if pad_right <= 0 and x.is_full:
             return Sequences(self.windows(x.data)[:, :count], out)
         data = Sequences(pad_time(x.data, 0, pad_right), x.lengths)
-        return Sequences(self._partial_windows(data, count), out).zeroed()
+        return Sequences(self._partial_windows(data, count), out).blanked()
 
     def last_windows(self, buffer: Tensor, count: int) -> Tensor:
         pad_right = (count - 1) * self.stride + self.extent - buffer.shape[1]
@@ -50,9 +50,8 @@ class TimePool(WindowedLayer):
         """The first `count` windows of data that is zero past the ends."""
         after_frame = (1,) * (x.data.dim() - 2)
         if self.kind == "max":
-            invalid = ~x.valid
-            data = torch.where(invalid.reshape(*invalid.shape, *after_frame), -torch.inf, x.data)
-            return self.windows(data)[:, :count]
+            below = (~x.valid).to(x.data.dtype) * torch.finfo(x.data.dtype).min  # finite, so that it can be blanked
+            return self.windows(x.data + below.reshape(*below.shape, *after_frame))[:, :count]
         starts = self.stride * torch.arange(count, device=x.data.device)
         real = (x.lengths[:, None] - starts).clamp(min=1, max=self.size)  # real frames in each window
         scale = (self.size / real).to(x.data.dtype).reshape(*real.shape, *after_frame)
