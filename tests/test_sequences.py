@@ -66,3 +66,11 @@ def test_pad_refuses_what_it_cannot_pad():
         pad([torch.ones(1, 2), torch.ones(1, 3)])
     with pytest.raises(ShapeError, match="has 4 frames, more than length=3"):
         pad([torch.ones(4, 2)], length=3)
+
+
+def test_blanked_is_zeroed_for_finite_data():
+    x = Sequences(torch.randn(3, 7, 2, 4).transpose(2, 3), torch.tensor([7, 3, 5]))
+    assert torch.equal(x.blanked().data, x.zeroed().data)
+    assert x.blanked().data.stride() == x.data.stride()  # convolutions keep their layout
+    full = Sequences(torch.randn(2, 3, 1), torch.tensor([3, 3]))
+    assert full.blanked() is full

@@ -19,7 +19,7 @@ from torch import Tensor
 import crnn
 from crnn.alphabets import AlphabetName, alphabet_of
 from crnn.config import to_plain
-from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
+from crnn.data.batch import ONE_PASS_CACHE, Batches, one_pass_values
 from crnn.data.dataset import Dataset, Kind, frame_shape
 from crnn.data.read import OnBad, as_frame, from_arrays, read
 from crnn.data.readers.reader import number_channels
@@ -194,7 +194,7 @@ class Model:
             shuffle=False,
             seed=0,
             cache_bytes=ONE_PASS_CACHE,
-            max_values=ONE_PASS_VALUES,
+            max_values=one_pass_values(data),
         )
         outputs = compute_outputs(self.network, batches)
         return outputs if isinstance(outputs, Ragged) else outputs / self.temperature

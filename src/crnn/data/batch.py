@@ -31,6 +31,14 @@ ONE_PASS_CACHE = 1 << 26
 ONE_PASS_VALUES = 1 << 22
 """Values in a padded batch of a pass that only computes outputs: larger batches cost memory and save no time."""
 
+ONE_PASS_PIXELS = 1 << 18
+"""The same for images, whose convolutions give many values a pixel: what stays in a core's cache costs half."""
+
+
+def one_pass_values(data: Dataset) -> int:
+    """Values in a padded batch of a pass that only computes outputs, at most."""
+    return ONE_PASS_PIXELS if data.kind == "image" else ONE_PASS_VALUES
+
 
 class Batches:
     """Epochs of batches of one data set.

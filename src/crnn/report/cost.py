@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crnn.data.batch import ONE_PASS_VALUES
+from crnn.data.batch import one_pass_values
 from crnn.data.dataset import Dataset
 from crnn.errors import ExportError, StreamError
 from crnn.models.network import Network
@@ -80,7 +80,7 @@ def measure_cost(
     """
     lengths = data.lengths
     median = int(np.median(lengths))
-    fits = max(1, ONE_PASS_VALUES // (median * data.frame_values))
+    fits = max(1, one_pass_values(data) // (median * data.frame_values))
     near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, fits)]
     batch = collate(data, near.tolist()).to(device_of(network))
     one = Sequences(batch.data[:1, : int(batch.lengths[0])], batch.lengths[:1])

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from crnn.config import without_nan
 from crnn.data.annotation import Annotation
-from crnn.data.batch import ONE_PASS_CACHE, ONE_PASS_VALUES, Batches
+from crnn.data.batch import ONE_PASS_CACHE, Batches, one_pass_values
 from crnn.data.dataset import PART, Dataset
 from crnn.data.split import Splits, find_seen, record
 from crnn.errors import DataError
@@ -349,7 +349,9 @@ def evaluate(
     if len(data) == 0:
         raise DataError(f"{data.source}: there are no examples to evaluate; expected at least 1")
     facts = facts or RunFacts()
-    batches = Batches(data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=ONE_PASS_VALUES)
+    batches = Batches(
+        data, batch_size, shuffle=False, seed=0, cache_bytes=ONE_PASS_CACHE, max_values=one_pass_values(data)
+    )
     outputs = compute_outputs(network, batches)
     del batches  # and with it what it kept decoded
     release_memory(RELEASE_ABOVE)

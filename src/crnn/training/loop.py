@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crnn.config import to_plain
 from crnn.data.augment import Augment
-from crnn.data.batch import ONE_PASS_VALUES, Batches
+from crnn.data.batch import Batches, one_pass_values
 from crnn.data.consecutive import ConsecutiveWindows
 from crnn.data.dataset import Dataset
 from crnn.data.windows import windows
@@ -153,7 +153,7 @@ class _Trainer:
                 shuffle=False,
                 seed=config.seed,
                 cache_bytes=VALIDATION_CACHE,
-                max_values=ONE_PASS_VALUES,
+                max_values=one_pass_values(self.validation),
             )
             self.validation_targets = _encode(task, network, self.validation)
         self.plan = make_plan(
