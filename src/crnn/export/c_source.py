@@ -327,7 +327,7 @@ int main(void) {
 }
 """
 
-_MAIN_FRAMES = """/* Reads frames of CRNN_CHANNELS float32 values; prints outputs behind the frame that they are about. */
+_MAIN_FRAMES = """/* Frames of CRNN_CHANNELS float32 values in; prints outputs behind the frame that they are about. */
 
 #include "crnn.h"
 
