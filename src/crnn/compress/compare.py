@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,14 +19,15 @@ from torch import Tensor
 from crnn.compress.prune import share_of_zeros
 from crnn.data.dataset import Dataset
 from crnn.errors import ExportError, StreamError
-from crnn.metrics.bootstrap import bootstrap_interval
+from crnn.metrics.bootstrap import bootstrap_interval, percentile_interval
 from crnn.model import Model
 from crnn.models.rounding import in_8_bits
 from crnn.report.cost import macs_per_frame
-from crnn.report.evaluation import Measured, measure_intervals, metric_words, resampling_groups
+from crnn.report.evaluation import Measured, count_intervals, measure_intervals, metric_words, resampling_groups
 from crnn.report.exactness import collate
-from crnn.sequences import Sequences
+from crnn.sequences import Ragged, Sequences
 from crnn.streaming.engine import NativeEngine
+from crnn.tasks.step_task import StepTask
 
 ROUNDS = 15
 """Times that each network is timed, in turn with the other, so that both meet the same machine."""
@@ -113,29 +115,16 @@ def compare(
         steps, scored: of the Comparison.
         seed: of the resamples.
     """
-    task = before.task
-    targets = task.encode(data.targets, [example.where for example in data])
     engines = [native_engine(before), native_engine(after)]
     outputs = [outputs_of(model, data, engine) for model, engine in zip((before, after), engines, strict=True)]
-    groups = resampling_groups(data)
-    changes = {}
-    for name in task.monitor(outputs[0], targets):
-
-        def change(pair: Tensor, true: Tensor, name: str = name) -> float:
-            first, second = pair.chunk(2, 1)
-            return task.monitor(second, true)[name] - task.monitor(first, true)[name]
-
-        pair = torch.cat(outputs, 1)
-        low, high = bootstrap_interval(change, pair, targets, groups=groups, seed=seed)
-        changes[name] = Measured(change(pair, targets), low, high)
+    score = _score_steps if before.task.per_step else _score_sequences
+    metrics, changes = score((before, after), outputs, data, seed)
     files = [model.weights_file() for model in (before, after)]
     alone = seconds_in_turn([partial(model.network.eval(), _typical(data)) for model in (before, after)])
     native = seconds_in_turn([partial(run_native, engine, [_typical(data).data[0].numpy()]) for engine in engines])
     sides = [
         Side(
-            metrics=measure_intervals(
-                task, outputs[i], targets, task.monitor(outputs[i], targets), groups=groups, seed=seed
-            ),
+            metrics=metrics[i],
             num_parameters=model.network.num_parameters,
             zeros=share_of_zeros(model),
             num_bytes=len(files[i]),
@@ -148,6 +137,55 @@ def compare(
     ]
     per = "second" if data.sample_rate else "step"
     return Comparison(steps, scored, len(data), sides[0], sides[1], changes, per, _notes(after, engines[1]))
+
+
+Scored = tuple[list[dict[str, Measured]], dict[str, Measured]]
+"""Scores of each model, and by how much the second one's differ."""
+
+
+def _score_sequences(models: tuple[Model, Model], outputs: list[Any], data: Dataset, seed: int) -> Scored:
+    """Of models with one answer a sequence."""
+    task, groups = models[0].task, resampling_groups(data)
+    targets = task.encode(data.targets, [example.where for example in data])
+    changes = {}
+    for name in task.monitor(outputs[0], targets):
+
+        def change(pair: Tensor, true: Tensor, name: str = name) -> float:
+            first, second = pair.chunk(2, 1)
+            return task.monitor(second, true)[name] - task.monitor(first, true)[name]
+
+        pair = torch.cat(outputs, 1)
+        low, high = bootstrap_interval(change, pair, targets, groups=groups, seed=seed)
+        changes[name] = Measured(change(pair, targets), low, high)
+    each = [measure_intervals(task, o, targets, task.monitor(o, targets), groups=groups, seed=seed) for o in outputs]
+    return each, changes
+
+
+def _score_steps(models: tuple[Model, Model], outputs: list[Any], data: Dataset, seed: int) -> Scored:
+    """Of models that answer for every frame, each by its own task: thresholds were tuned anew."""
+    groups, counts = resampling_groups(data), []
+    for model, found in zip(models, outputs, strict=True):
+        assert isinstance(model.task, StepTask), "compression keeps the task"
+        frames = model.network.frames(torch.from_numpy(data.lengths), data.sample_rate)
+        counts.append((model.task, model.task.count(found, data.targets, frames)))
+    drawn: list[dict[str, float]] = []
+
+    def change(totals: NDArray[np.float64]) -> dict[str, float]:
+        first, second = (task.scores_of(total) for (task, _), total in zip(counts, np.split(totals, 2), strict=True))
+        return {name: second[name] - first[name] for name in first}
+
+    def draw(sample: Tensor, _: Tensor) -> float:
+        drawn.append(change(sample.sum(0).numpy()))
+        return math.nan
+
+    pairs = np.concatenate([found for _, found in counts], 1)
+    rows = torch.from_numpy(pairs)
+    bootstrap_interval(draw, rows, rows, groups=groups, seed=seed)
+    changes = {
+        name: Measured(point, *percentile_interval(np.array([values[name] for values in drawn])))
+        for name, point in change(pairs.sum(0)).items()
+    }
+    return [count_intervals(task, found, groups=groups, seed=seed) for task, found in counts], changes
 
 
 def native_engine(model: Model) -> NativeEngine | None:
@@ -163,22 +201,26 @@ def outputs_of(model: Model, data: Dataset, engine: NativeEngine | None = None) 
     if not model.peaks:
         return model.outputs(data)
     if engine is not None:
+        found = [torch.from_numpy(each) for each in run_native(engine, [example.load() for example in data])]
+        if model.task.per_step:
+            return Ragged.of(found)
         scale, shift = model.task.units
-        found = run_native(engine, [example.load() for example in data])
-        return (torch.from_numpy(found) - shift) / scale  # a program's outputs are in the target's units
+        return (torch.stack(found) - shift) / scale  # a program's outputs are in the target's units
     with in_8_bits(model.network, model.peaks):
         return model.outputs(data)
 
 
-def run_native(engine: NativeEngine | None, sequences: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """The engine's outputs for whole sequences, (sequences, outputs); nothing without an engine."""
-    found = []
+def run_native(engine: NativeEngine | None, sequences: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """The engine's outputs for whole sequences, (outputs,) or (frames, outputs) each; nothing without an engine."""
+    found: list[NDArray[np.float32]] = []
     for frames in sequences if engine is not None else ():
         assert engine is not None
         state = engine.start()
-        engine.push(state, frames.reshape(len(frames), -1).astype(np.float32))
-        found.append(engine.finish(state))
-    return np.array(found, np.float32)
+        ready = engine.push(state, frames.reshape(len(frames), -1).astype(np.float32))
+        last = engine.finish(state)
+        assert last is not None, "what is scored is long enough"
+        found.append(last if ready is None or engine.is_vector else np.concatenate([ready, last]))
+    return found
 
 
 def _typical(data: Dataset) -> Sequences:

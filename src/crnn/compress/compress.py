@@ -114,7 +114,7 @@ def compress(
         overwrite: replace a run in `out`.
     Raises:
         ConfigError: nothing asked for, an impossible option, a run that is in 8 bits already, a layer that cannot be
-            narrowed, or `out` holds something.
+            narrowed, a student for a task that answers for every frame, or `out` holds something.
         DataError: the run's data cannot be read again and no other is given; or other channels than the model takes.
         ModelError: no trained model in `run`.
     """
@@ -124,6 +124,11 @@ def compress(
     if trained.model.peaks:
         raise ConfigError(
             f"{run}: is in 8 bits already; compress the run that it was made from, with all steps at once"
+        )
+    if steps.distil is not None and trained.model.task.per_step:
+        raise ConfigError(
+            f"{run}: --distil is for one answer a sequence; task {trained.model.task.name} gives one a frame; use "
+            "--prune-units, --prune or --int8"
         )
     options = {"labels": labels, "target": target, "group": group, "pattern": pattern}
     material = _material(trained, data, options, steps.train, on_bad)
@@ -163,7 +168,8 @@ def _material(run: Run, data: Any, options: dict[str, str | None], trains: bool,
             return Material(None, None, given, given, "given data", run.splits, None, None)
         return Material(None, None, given, own.parts.test, "test", run.splits, own.source, own.fingerprint)
     config = (run.plan_facts or {}).get("config", {})
-    parts = split(given, build_config(SplitConfig, config.get("split", {}), "split"), seed=config.get("seed", 0))
+    asked = build_config(SplitConfig, config.get("split", {}), "split")
+    parts = split(given, asked, seed=config.get("seed", 0), stratify=run.model.task.stratify)
     if parts.test is None:
         raise DataError(f"{given.source}: no example is left to score on; give more data, or a folder named test in it")
     used = record(parts)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from crnn.data.dataset import Dataset
 from crnn.metrics.calibration import fit_temperature
 from crnn.model import Model
+from crnn.models.network import Network
+from crnn.nn.frames import Frames
 from crnn.sequences import Sequences
+from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
 from crnn.training.config import TrainConfig, make_plan
 from crnn.training.loop import fit
@@ -24,12 +29,16 @@ SHARE_OF_RATE = 0.5
 class Tuned(nn.Module):
     """A network that keeps what its front-end learned: fine-tuning trains it without its `fit_statistics`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Sequences) -> Tensor:
         return self.network(x)  # type: ignore[no-any-return]
+
+    def frames(self, lengths: Tensor, sample_rate: float | None = None) -> Frames:
+        """As the network's own."""
+        return self.network.frames(lengths, sample_rate)
 
 
 def fine_tune(
@@ -42,7 +51,8 @@ def fine_tune(
     task: Task | None = None,
     quiet: bool = True,
 ) -> None:
-    """Train the model's network in place, and choose its temperature anew.
+    """Train the model's network in place, and choose anew what is chosen on validation: its temperature, or what a task
+    that answers for every frame tunes.
 
     Args:
         trained: what is trained, with the model's network in it; `Tuned` when None.
@@ -52,6 +62,12 @@ def fine_tune(
         fit(trained or Tuned(model.network), task or model.task, train, validation, config, progress=progress)
     model.network.eval()
     model.temperature = 1.0
+    if isinstance(model.task, StepTask):
+        model.task = copy.deepcopy(model.task)  # the model that it was made from keeps its own
+        if validation is not None:
+            frames = model.network.frames(torch.from_numpy(validation.lengths), validation.sample_rate)
+            model.task.tune(model.outputs(validation), validation.targets, frames)
+        return
     if validation is not None and model.task.activation != "none":
         targets = model.task.encode(validation.targets, [example.where for example in validation])
         model.temperature = fit_temperature(model.outputs(validation), targets)

@@ -111,7 +111,7 @@ def weighted(module: nn.Module) -> Iterator[nn.Module]:
             yield from weighted(part)
 
 
-def _steps(cell: nn.RNNBase, look: Callable[[Tensor], Tensor], x: Tensor, initial: Any = None) -> tuple[Tensor, None]:
+def _steps(cell: nn.RNNBase, look: Callable[[Tensor], Tensor], x: Tensor, initial: Any = None) -> tuple[Tensor, Any]:
     """One layer of an LSTM, GRU or plain RNN, step by step, with what `look` makes of h multiplied."""
     weights: Any = cell
     size = cell.hidden_size
@@ -133,4 +133,4 @@ def _steps(cell: nn.RNNBase, look: Callable[[Tensor], Tensor], x: Tensor, initia
         else:
             h = (a + b).tanh()
         out.append(h)
-    return torch.stack(out, 1), None
+    return torch.stack(out, 1), (h[None], c[None]) if isinstance(cell, nn.LSTM) else h[None]
