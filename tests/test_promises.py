@@ -87,6 +87,12 @@ LAYER_EXAMPLES = {
         ),
         ((3,), {"hidden_size": 4, "num_layers": 2, "bidirectional": True, "learned_initial_state": True}),
         ((3,), {"hidden_size": 4, "cell": "gru", "bidirectional": True}),
+        ((3,), {"hidden_size": 4, "cell": "mingru", "learned_initial_state": True}),
+        ((3,), {"hidden_size": 4, "cell": "minlstm", "num_layers": 2, "bidirectional": True}),
+        ((3,), {"hidden_size": 4, "cell": "qrnn", "kernel_size": 3, "num_layers": 2, "learned_initial_state": True}),
+        ((3,), {"hidden_size": 4, "cell": "qrnn", "kernel_size": 2, "bidirectional": True, "residual": True}),
+        ((3,), {"hidden_size": 4, "cell": "lru", "learned_initial_state": True, "num_layers": 2}),
+        ((3,), {"hidden_size": 4, "cell": "rg_lru", "bidirectional": True}),
     ],
     "channel_norm": [((3,), {}), ((3, 2), {})],
     "spec_augment": [((6,), {}), ((2, 6), {"band_share": 0.5})],
@@ -105,6 +111,12 @@ LAYER_EXAMPLES = {
     ],
     "mfcc": [((1,), {"sample_rate": 200, "num_mels": 3, "num_coefficients": 2, "n_fft": 16})],
 }
+
+EXPORTED = {
+    name: [case for case in examples if case[1].get("cell") not in ("lru", "rg_lru")]
+    for name, examples in LAYER_EXAMPLES.items()
+}
+"""Without what is experimental, and says that it is not exported."""
 
 SUMMARY_EXAMPLES = {
     "last": [((3,), {}), ((3, 2), {}), ((4,), {"bidirectional": True})],

@@ -33,6 +33,8 @@ BRANCHED = {
         NORM,
         {"type": "residual", "layers": [CONV, NORM]},
         {"type": "recurrent", "hidden_size": 5, "num_layers": 2, "bidirectional": True, "learned_initial_state": True},
+        {"type": "recurrent", "hidden_size": 4, "cell": "qrnn", "kernel_size": 2, "bidirectional": True},
+        {"type": "recurrent", "hidden_size": 4, "cell": "mingru"},
     ],
     "summary": {
         "type": "concat",
@@ -126,7 +128,7 @@ def test_every_operation_with_weights_has_a_peak_and_weights_on_the_grid_after_b
     quantised = quantise(model(BRANCHED), data())
     program = lower(quantised.network, quantised.task, peaks=quantised.peaks)
     weighted = [node.op for node in program.nodes if isinstance(node.op, ops.Weighted)]
-    assert len(weighted) == 2 + 4 + 2 + 2
+    assert len(weighted) == 2 + 4 + 3 + 2 + 2
     for op in weighted:
         assert op.peak == pytest.approx(max(op.peak, 1e-9))
         matrices = [op.weight_x, op.weight_h] if isinstance(op, ops.Recurrent) else [op.weight]
@@ -151,7 +153,7 @@ def test_peaks_belong_to_the_inputs_of_their_nodes():
             found[0] = max(found[0], np.abs(values[node.inputs[0]]).max())
             if isinstance(node.op, ops.Recurrent):
                 found[1] = max(found[1], np.abs(values[place]).max(), np.abs(node.op.initial[0]).max())
-    assert sorted(map(len, largest.values())) == [1] * 6 + [2] * 4
+    assert sorted(map(len, largest.values())) == [1] * 9 + [2] * 4
     for place, peaks in quantised.peaks.items():
         assert peaks == pytest.approx(largest[place], rel=1e-4)  # few values: nothing is worth clipping
 

@@ -39,6 +39,14 @@ NETWORKS = {
     "symbols": ([{"type": "embedding", "vocab_size": 5, "channels": 4}, CONV], (), {"type": "attention"}),
     "wide": (WIDE, (21,), {"type": "attention", "hidden_size": 20}),
     "missing": (GAPS, (2,), {"type": "last"}),
+    "scans": (
+        [
+            {"type": "recurrent", "hidden_size": 5, "cell": "minlstm", "learned_initial_state": True},
+            {"type": "recurrent", "hidden_size": 4, "cell": "qrnn", "kernel_size": 2},
+        ],
+        (3,),
+        {"type": "last"},
+    ),
     "branches": (
         [CONV],
         (3,),

@@ -23,7 +23,7 @@ from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 from program.test_lower import EVERY_FRAME, make_network, of_network
-from test_promises import CHUNKINGS, LAYER_EXAMPLES, NAN, SUMMARY_EXAMPLES, cases, chunked, sequences
+from test_promises import CHUNKINGS, EXPORTED, NAN, SUMMARY_EXAMPLES, cases, chunked, sequences
 
 pytest.importorskip("onnx", reason="not installed: pip install 'crnn[onnx]'")
 pytest.importorskip("onnxruntime", reason="not installed: pip install 'crnn[onnx]'")
@@ -87,12 +87,12 @@ def assert_whole(network, features):
         assert_batches(stream, network, sequences(features, lengths))
 
 
-@pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED))
 def test_every_layer_gives_its_numbers(name, features, options):
     assert_same(make_network([{"type": name, **options}], features, {"type": "mean"}), features)
 
 
-@pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED))
 def test_every_layer_gives_its_numbers_where_nothing_streams(name, features, options):
     """Without states, operators pad by themselves."""
     first = [{"type": "instance_norm"}] if features else []
@@ -105,7 +105,7 @@ def test_every_layer_gives_its_numbers_where_nothing_streams(name, features, opt
         assert_batches(stream, network, sequences(features, lengths))
 
 
-@pytest.mark.parametrize(("name", "features", "options"), cases(LAYER_EXAMPLES))
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED))
 def test_every_layer_gives_its_numbers_for_every_frame(name, features, options):
     layers = [{"type": name, **options}, {"type": "flatten"}, {**CONV, "channels": 3}]
     assert_same(make_network(layers, features, EVERY_FRAME), features)

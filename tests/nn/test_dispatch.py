@@ -11,7 +11,8 @@ from crnn.native.library import load
 from crnn.native.recurrence import kernels
 from crnn.nn import dispatch
 from crnn.nn.blocks import build_layers
-from crnn.nn.dispatch import describe_kernels, repays, run_cell, why_torch
+from crnn.nn.dispatch import repays, run_cell, why_torch
+from crnn.nn.recurrent import describe_kernels
 from crnn.sequences import Sequences, pad
 
 needs_kernels = pytest.mark.skipif(kernels() is None, reason="no compiled kernels here")

@@ -20,6 +20,7 @@ FUNCTIONS = {
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "asinh": np.arcsinh,
     "sigmoid": lambda x: sigmoid(x),
+    "softplus": lambda x: np.logaddexp(0.0, x),
 }
 
 
@@ -43,7 +44,7 @@ def interpret(program, frames):
 
 def apply(op, inputs):
     """What an operation gives for the values of its inputs."""
-    if isinstance(op, (ops.Add, ops.Concat)):
+    if isinstance(op, (ops.Add, ops.Multiply, ops.Concat)):
         return join(op, inputs)
     (x,) = inputs
     for cls, function in STREAM_OPERATIONS.items():
@@ -57,6 +58,8 @@ def join(op, inputs):
     if inputs[0].ndim == 2:
         shortest = min(len(x) for x in inputs)
         inputs = [x[:shortest] for x in inputs]
+    if isinstance(op, ops.Multiply):
+        return np.prod(inputs, axis=0)
     return sum(inputs) if isinstance(op, ops.Add) else np.concatenate(inputs, axis=-1)
 
 
@@ -159,6 +162,15 @@ def recurrent(op, x):
     return np.array(out[::-1] if op.reverse else out)
 
 
+def gated_mean(op, x):
+    h, out = op.initial.astype(np.float64), []
+    for frame in x[::-1] if op.reverse else x:
+        gate, new = np.split(frame, 2)
+        h = sigmoid(gate) * h + (1 - sigmoid(gate)) * new
+        out.append(h)
+    return np.array(out[::-1] if op.reverse else out)
+
+
 def attend(op, x):
     scores = np.array([op.score @ np.tanh(op.weight @ frame + op.bias) for frame in x])
     weights = softmax(scores)
@@ -208,6 +220,7 @@ STREAM_OPERATIONS = {
     ops.Difference: difference,
     ops.FillMissing: fill_missing,
     ops.Recurrent: recurrent,
+    ops.GatedMean: gated_mean,
     ops.SequenceNorm: sequence_norm,
     ops.Level: level,
     ops.First: lambda op, x: x[0],

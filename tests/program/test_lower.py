@@ -21,7 +21,7 @@ from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 from nn.test_composition import CHANNELS, random_network
 from program.reference import interpret
-from test_promises import LAYER_EXAMPLES, every_layer, every_summary, make_layer, sequences, settle
+from test_promises import EXPORTED, LAYER_EXAMPLES, cases, every_summary, make_layer, sequences, settle
 
 TASK = Classify.from_targets(["a", "b", "c"], ClassifyConfig())
 LENGTHS = [4, 9, 14, 31]
@@ -71,6 +71,9 @@ def assert_same_frames(layer, features, lengths=LENGTHS):
                 expected = layer(pad([row])).data[0].flatten(1).numpy()
             np.testing.assert_allclose(frames[-1], expected, atol=1e-5, rtol=1e-5)
             assert program.out_length(len(row)) == [len(value) for value in frames]
+
+
+every_layer = pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED))
 
 
 @every_layer
@@ -182,6 +185,13 @@ def test_a_layer_without_operations_is_named():
     builder = Builder()
     with pytest.raises(ExportError, match=r"layers\[2\]: layer 'Strange' has no operations .*crnn\.lowerings"):
         builder.layer(Strange((3,)), builder.add(ops.Input(), [], (3,), "input"), "layers[2]")
+
+
+@pytest.mark.parametrize(("cell", "name"), [("lru", "Lru"), ("rg_lru", "RgLru")])
+def test_an_experimental_cell_is_refused_by_name(cell, name):
+    network = make_network([{"type": "recurrent", "hidden_size": 3, "cell": cell}], (3,))
+    with pytest.raises(ExportError, match=rf"layers\[0\]: recurrent cell {name} is experimental.*take one of rnn"):
+        lower(network, TASK)
 
 
 def test_multiply_adds_are_those_of_the_operations():

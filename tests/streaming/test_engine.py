@@ -23,7 +23,7 @@ from crnn.streaming.engine import NativeEngine
 from nn.test_composition import CHANNELS, random_network
 from program.reference import interpret
 from program.test_lower import TASK, make_network
-from test_promises import CHUNKINGS, every_layer, every_summary, make_layer, sequences
+from test_promises import CHUNKINGS, EXPORTED, cases, every_summary, make_layer, sequences
 
 
 def here():
@@ -86,6 +86,9 @@ def assert_network_streams(network, features):
         with torch.no_grad():
             expected = network(pad([row]))[0].numpy()
         assert_streams(program, row, expected)
+
+
+every_layer = pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED))
 
 
 @every_layer

@@ -24,7 +24,7 @@ def info(
     """Show what a trained RUN is: spec, sizes, cost, timing, labels, versions."""
     import crnn.run as runs
     from crnn.native.library import describe
-    from crnn.nn.dispatch import describe_kernels
+    from crnn.nn.recurrent import describe_kernels
 
     model = runs.load(run)
     facts = model.cost() if cost else model.info()

@@ -273,6 +273,8 @@ def _importance(conv: nn.Module, norm: Layer | None) -> Tensor:
 def _recurrent(to: _Narrow, at: _Place) -> Kept:
     layer, kept = at.layer, at.kept
     config, size = layer.config, layer.config.hidden_size
+    if not isinstance(layer.forwards[0], nn.RNNBase):
+        raise _refused(at.where, f"recurrent with cell {config.cell}", "has gates that this does not take apart yet")
     if config.residual or at.wanted is not None:
         raise _refused(at.where, "recurrent", "has its units added to its input, one by one")
     chosen: list[list[Kept]] = []  # of each layer, in each direction

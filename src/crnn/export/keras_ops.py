@@ -146,6 +146,7 @@ def _map(op: ops.Map, to: Graph, x: Value) -> Value:
         "tanh": k.tanh,
         "elu": k.elu,
         "asinh": k.arcsinh,
+        "softplus": k.softplus,
         "sigmoid": k.sigmoid,
     }
     return Value(functions[op.function](x.data), x.clock)
@@ -228,6 +229,15 @@ def _add(op: ops.Add, to: Graph, *inputs: Value) -> Value:
     return Value(total, clock)
 
 
+@_writes(ops.Multiply)
+def _multiply(op: ops.Multiply, to: Graph, *inputs: Value) -> Value:
+    data, clock = _side_by_side(to, inputs)
+    product = data[0]
+    for other in data[1:]:
+        product = product * other
+    return Value(product, clock)
+
+
 def _side_by_side(to: Graph, inputs: Sequence[Value]) -> tuple[list[Any], Clock | None]:
     """The inputs with the same number of columns, that of the first, and a clock whose lengths are the shortest.
 
@@ -249,14 +259,28 @@ def _side_by_side(to: Graph, inputs: Sequence[Value]) -> tuple[list[Any], Clock 
 
 @_writes(ops.Recurrent)
 def _recurrent(op: ops.Recurrent, to: Graph, x: Value) -> Value:
+    return _run(to, x, *_cell(op, to), op.initial, reverse=op.reverse)
+
+
+@_writes(ops.GatedMean)
+def _gated_mean(op: ops.GatedMean, to: Graph, x: Value) -> Value:
+    """A GRU that does not look at its state, and whose new value is linear: update gate and new value are its input."""
+    size = len(op.initial)
+    layer = to.layers.GRU(size, activation="linear", return_sequences=True, name=to.place)
+    kernel = np.zeros((2 * size, 3 * size), np.float32)
+    kernel[:size, :size] = kernel[size:, 2 * size :] = np.eye(size)
+    weights = [kernel, np.zeros((size, 3 * size), np.float32), np.zeros((2, 3 * size), np.float32)]
+    return _run(to, x, layer, weights, op.initial[None], reverse=op.reverse)
+
+
+def _run(to: Graph, x: Value, layer: Any, weights: list[Array], initial: Array, *, reverse: bool) -> Value:
     """Padding stands after the frames, so nothing of it reaches them; a reversed layer reads each sequence turned."""
-    index = to.ops.maximum(to.length(x)[:, None] - 1 - to.time(x), 0) if op.reverse else None
+    index = to.ops.maximum(to.length(x)[:, None] - 1 - to.time(x), 0) if reverse else None
     data = to.masked(x) if index is None else to.frames(x.data, index)
-    layer, weights = _cell(op, to)
     state = None
-    if op.initial.any():
+    if initial.any():
         zeros = to.ops.zeros_like(data[:, 0, :1])
-        state = [zeros + part for part in op.initial]
+        state = [zeros + part for part in initial]
     out = layer(data, initial_state=state)
     layer.set_weights(weights)
     return Value(out if index is None else to.frames(out, index), x.clock)

@@ -456,7 +456,7 @@ def _affine(graph: Graph, op: ops.Affine, node: Node, name: str, inputs: list[Va
     return Value({layout: array}, node.shape, x.clock, clean=x.clean and not (op.centre.any() or op.shift.any()))
 
 
-SAME_NAMED = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "asinh": "Asinh", "gelu": "Gelu"}
+SAME_NAMED = {name: name.capitalize() for name in ("relu", "tanh", "sigmoid", "asinh", "gelu", "softplus")}
 
 
 @_writes(ops.Map)
@@ -557,6 +557,16 @@ def _concat(graph: Graph, op: ops.Concat, node: Node, name: str, inputs: list[Va
 
 @_writes(ops.Add)
 def _add(graph: Graph, op: ops.Add, node: Node, name: str, inputs: list[Value]) -> Value:
+    return _joined(graph, "Add", node, name, inputs)
+
+
+@_writes(ops.Multiply)
+def _multiply(graph: Graph, op: ops.Multiply, node: Node, name: str, inputs: list[Value]) -> Value:
+    return _joined(graph, "Mul", node, name, inputs)
+
+
+def _joined(graph: Graph, kind: str, node: Node, name: str, inputs: list[Value]) -> Value:
+    """The inputs' values put together, one by one."""
     layout: Layout = next(iter(inputs[0].arrays))
     clock: Clock | None = None
     arrays = [x.arrays[layout] for x in inputs if node.is_vector]
@@ -564,7 +574,7 @@ def _add(graph: Graph, op: ops.Add, node: Node, name: str, inputs: list[Value]) 
         arrays, layout, clock = _aligned(graph, name, inputs, layout)
     total = arrays[0]
     for array in arrays[1:]:
-        total = graph.op("Add", total, array)
+        total = graph.op(kind, total, array)
     return Value({layout: total}, node.shape, clock, *_flags(inputs, clock))
 
 
@@ -612,91 +622,62 @@ GATES = {"rnn": [0], "lstm": [0, 3, 1, 2], "gru": [1, 0, 2]}
 
 @_writes(ops.Recurrent)
 def _recurrent(graph: Graph, op: ops.Recurrent, node: Node, name: str, inputs: list[Value]) -> Value:
-    (x,) = inputs
-    clock, array = _clock(x), graph.array(x, "tbc")
     weights = [
         graph.weight(_gates(op, op.weight_x)[None], 1, in_8_bits=op.peak is not None),
         graph.weight(_gates(op, op.weight_h)[None], 1, in_8_bits=op.peak is not None),
         graph.constant(np.concatenate([_gates(op, op.bias_x), _gates(op, op.bias_h)])[None]),
     ]
-    if not graph.streams:
-        return Value({"tbc": _in_parts(graph, op, weights, array, clock)}, node.shape, clock, clean=True)
-    names = [f"{name}_{each}" for each in ("hidden", "cell")[: len(op.initial)]]
-    before = [_state(graph, op, clock, each, i) for i, each in enumerate(names)]
-    y, after = _run(
-        graph, op, weights, array, clock.lengths, [graph.op("Unsqueeze", b, graph.integers(0)) for b in before]
-    )
-    any_frame = graph.once("Greater", graph.once("Unsqueeze", clock.lengths, graph.integers(1)), graph.integers(0))
-    for each, old, new in zip(names, before, after, strict=True):  # without a frame, ONNX Runtime gives zeros
-        new = graph.op("Squeeze", new, graph.integers(0))
-        graph.carry(each, graph.op("Where", any_frame, new, old))
-    return Value({"tbc": y}, node.shape, clock, clean=True)
+    options: dict[str, Any] = {"linear_before_reset": 1} if op.cell == "gru" else {}
+    return _run(graph, op.cell.upper(), inputs[0], weights, op.initial, node, name, reverse=op.reverse, **options)
+
+
+@_writes(ops.GatedMean)
+def _gated_mean(graph: Graph, op: ops.GatedMean, node: Node, name: str, inputs: list[Value]) -> Value:
+    """A GRU that does not look at its state, and whose new value is linear: update gate and new value are its input."""
+    size = len(op.initial)
+    weight = np.zeros((1, 3 * size, 2 * size), np.float32)
+    weight[0, :size, :size] = weight[0, 2 * size :, size:] = np.eye(size)
+    weights = [graph.constant(weight), graph.constant(np.zeros((1, 3 * size, size), np.float32)), ""]
+    options: dict[str, Any] = {
+        "activations": ["Sigmoid", "Affine"],
+        "activation_alpha": [1.0, 1.0],
+        "activation_beta": [0.0, 0.0],
+    }
+    return _run(graph, "GRU", inputs[0], weights, op.initial[None], node, name, reverse=op.reverse, **options)
 
 
 def _run(
-    graph: Graph, op: ops.Recurrent, weights: list[str], array: str, lengths: str, states: list[str]
-) -> tuple[str, list[str]]:
-    """ONNX's operator over (time, batch, values): (time, batch, hidden), zero past the ends, and each state at its end.
-
-    Args:
-        states: (1, batch, hidden) each; none for zeros.
-    """
-    attributes: dict[str, Any] = {"hidden_size": op.hidden_size, "direction": "reverse" if op.reverse else "forward"}
-    if op.cell == "gru":
-        attributes["linear_before_reset"] = 1
-    lengths = graph.once("Cast", lengths, to=TensorProto.INT32)
-    y, *after = graph.node(op.cell.upper(), [array, *weights, lengths, *states], 1 + len(op.initial), **attributes)
-    return graph.op("Squeeze", y, graph.integers(1)), after
-
-
-def _in_parts(graph: Graph, op: ops.Recurrent, weights: list[str], array: str, clock: Clock) -> str:
-    """Whole sequences, the longest first, part by part of the time: each part for those sequences only that reach it.
-
-    The operator computes all columns of a batch to the end; so it has less to do, and what it does stays in the cache.
-    """
-    bounds = [
-        graph.integers(0),
-        *(
-            graph.once("Div", graph.once("Mul", clock.time, graph.integers(k)), graph.integers(PARTS))
-            for k in range(1, PARTS)
-        ),
-        clock.time,
-    ]
-    initial = _initial(graph, op)
-    states: list[str] = []
-    found: dict[int, str] = {}
-    reached = graph.integers(0)
-    for k in reversed(range(PARTS)) if op.reverse else range(PARTS):
-        start, stop = bounds[k], bounds[k + 1]
-        is_there = graph.once("Cast", graph.once("Greater", clock.lengths, start), to=TensorProto.INT64)
-        there = graph.once("ReduceSum", is_there, keepdims=1)
-        rows = graph.once("Max", there, graph.integers(1))  # the operator needs one
-        if not states:
-            states = [graph.cut(state, graph.integers(0), rows, 1) for state in initial]
-        elif op.reverse:  # some begin here, others come from the part behind
-            states = [
-                graph.op(
-                    "Concat",
-                    graph.cut(state, graph.integers(0), reached, 1),
-                    graph.cut(first, reached, rows, 1),
-                    axis=1,
-                )
-                for state, first in zip(states, initial, strict=True)
-            ]
-        else:
-            states = [graph.cut(state, graph.integers(0), rows, 1) for state in states]
-        first, last = (
-            graph.once("Concat", start, graph.integers(0), axis=0),
-            graph.once("Concat", stop, rows, axis=0),
-        )
-        piece = graph.op("Slice", array, first, last, graph.integers(0, 1))
-        lengths = graph.once("Sub", graph.once("Slice", clock.lengths, graph.integers(0), rows), start)
-        lengths = graph.once("Max", graph.once("Min", lengths, graph.once("Sub", stop, start)), graph.integers(0))
-        y, states = _run(graph, op, weights, piece, lengths, states)
-        lacking = graph.once("Sub", graph.batch(), rows)
-        pads = graph.once("Concat", graph.integers(0, 0, 0, 0), lacking, graph.integers(0), axis=0)
-        found[k], reached = graph.op("Pad", y, pads), there
-    return graph.op("Concat", *(found[k] for k in range(PARTS)), axis=0)
+    graph: Graph,
+    kind: str,
+    x: Value,
+    weights: list[str],
+    initial: NDArray[np.float32],
+    node: Node,
+    name: str,
+    *,
+    reverse: bool,
+    **attributes: Any,
+) -> Value:
+    """One of ONNX's recurrent operators; initial: (states, hidden)."""
+    clock, hidden = _clock(x), initial.shape[1]
+    lengths = graph.once("Cast", clock.lengths, to=TensorProto.INT32)
+    names = ("hidden", "cell")[: len(initial)]
+    before = [_initial(graph, initial, clock, f"{name}_{each}", i) for i, each in enumerate(names)]
+    ends = ["", ""] if before[0] is None else [graph.op("Unsqueeze", str(b), graph.integers(0)) for b in before]
+    y, *after = graph.node(
+        kind,
+        [graph.array(x, "tbc"), *weights, lengths, *ends[: len(names)]],
+        1 + len(names),
+        hidden_size=hidden,
+        direction="reverse" if reverse else "forward",
+        **attributes,
+    )
+    if graph.streams:
+        any_frame = graph.once("Greater", graph.once("Unsqueeze", clock.lengths, graph.integers(1)), graph.integers(0))
+        for each, old, new in zip(names, before, after, strict=True):  # without a frame, ONNX Runtime gives zeros
+            new = graph.op("Squeeze", new, graph.integers(0))
+            graph.carry(f"{name}_{each}", graph.op("Where", any_frame, new, str(old)))
+    return Value({"tbc": graph.op("Squeeze", y, graph.integers(1))}, node.shape, clock, clean=True)
 
 
 def _gates(op: ops.Recurrent, stacked: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -705,16 +686,15 @@ def _gates(op: ops.Recurrent, stacked: NDArray[np.float32]) -> NDArray[np.float3
     return np.concatenate([each[i] for i in GATES[op.cell]])
 
 
-def _initial(graph: Graph, op: ops.Recurrent) -> list[str]:
-    """(1, batch, hidden) each: what whole sequences start from."""
-    shape = graph.once("Concat", graph.integers(1), graph.batch(), graph.integers(op.hidden_size), axis=0)
-    return [graph.once("Expand", graph.constant(learned[None, None]), shape) for learned in op.initial]
-
-
-def _state(graph: Graph, op: ops.Recurrent, clock: Clock, name: str, i: int) -> str:
-    """(batch, hidden) before this run."""
-    learned = op.initial[i : i + 1]
-    state = graph.state(name, [op.hidden_size], [op.hidden_size])
+def _initial(graph: Graph, initial: NDArray[np.float32], clock: Clock, name: str, i: int) -> str | None:
+    """(batch, hidden) before this run; None for zeros that are always the same."""
+    learned, hidden = initial[i : i + 1], initial.shape[1]
+    if not graph.streams:
+        if not initial.any():
+            return None
+        shape = graph.op("Concat", graph.batch(), graph.integers(hidden), axis=0)
+        return graph.op("Expand", graph.constant(learned), shape)
+    state = graph.state(name, [hidden], [hidden])
     if not learned.any():
         return state
     is_new = graph.is_new(clock)

@@ -19,6 +19,7 @@ from crnn.nn.head import Head
 from crnn.nn.layers import Layer
 from crnn.nn.patterns import Patterns
 from crnn.nn.recurrent import Recurrent
+from crnn.nn.scan import Scan
 from crnn.nn.spectral import Mfcc
 from crnn.nn.summary import Concat
 from crnn.sequences import Sequences
@@ -102,7 +103,8 @@ def weighted(module: nn.Module) -> Iterator[nn.Module]:
         yield module
     elif isinstance(module, Recurrent):
         for i, forwards in enumerate(module.forwards):
-            yield from (forwards, module.backwards[i]) if module.config.bidirectional else (forwards,)
+            cells = (forwards, module.backwards[i]) if module.config.bidirectional else (forwards,)
+            yield from (cell.gates if isinstance(cell, Scan) else cell for cell in cells)
     elif isinstance(module, Head):
         yield from (*module.hidden, module.linear)
     else:

@@ -33,9 +33,11 @@ enum {
   CRNN_SLICE,
   CRNN_CONCAT,
   CRNN_ADD,
+  CRNN_MULTIPLY,
   CRNN_RNN,
   CRNN_LSTM,
   CRNN_GRU,
+  CRNN_GATED_MEAN,
   CRNN_FIRST,
   CRNN_LAST,
   CRNN_MEAN,
@@ -372,6 +374,11 @@ static void crnn_map(const crnn_node *node, const float *x, float *out) {
       for (int32_t i = 0; i < n; i++) out[i] = crnn_sigmoid(x[i]);
       break;
 #endif
+#if CRNN_HAS_MAP_SOFTPLUS
+    case 8: /* softplus */
+      for (int32_t i = 0; i < n; i++) out[i] = (x[i] > 0.0f ? x[i] : 0.0f) + log1pf(crnn_exp(-fabsf(x[i])));
+      break;
+#endif
     default:
       break;
   }
@@ -673,6 +680,26 @@ static void crnn_compute(const crnn_context *c, const crnn_node *node, int64_t t
       }
       break;
 #endif
+#if CRNN_HAS_MULTIPLY
+    case CRNN_MULTIPLY:
+      crnn_copy(out, x, node->size);
+      for (int32_t k = 1; k < node->num_inputs; k++) {
+        const float *y = crnn_value(c, node, k, t);
+        for (int32_t i = 0; i < node->size; i++) out[i] *= y[i];
+      }
+      break;
+#endif
+#if CRNN_HAS_GATED_MEAN
+    case CRNN_GATED_MEAN: { /* memory: the mean; weights: 3, that before the first frame; p: its size */
+      float *const mean = c->values + node->memory_at;
+      for (int32_t i = 0; i < node->size; i++) {
+        const float new = x[node->size + i];
+        out[i] = new + crnn_sigmoid(x[i]) * (mean[i] - new);
+      }
+      crnn_copy(mean, out, node->size);
+      break;
+    }
+#endif
 #if CRNN_HAS_RNN || CRNN_HAS_LSTM || CRNN_HAS_GRU
     case CRNN_RNN:
     case CRNN_LSTM:
@@ -777,8 +804,8 @@ static void crnn_clear(const crnn_context *c) {
 #if CRNN_HAS_ATTEND
     if (node->op == CRNN_ATTEND) *memory = -INFINITY;
 #endif
-#if CRNN_HAS_RNN || CRNN_HAS_LSTM || CRNN_HAS_GRU
-    if (node->op == CRNN_RNN || node->op == CRNN_LSTM || node->op == CRNN_GRU) {
+#if CRNN_HAS_RNN || CRNN_HAS_LSTM || CRNN_HAS_GRU || CRNN_HAS_GATED_MEAN
+    if (node->op == CRNN_RNN || node->op == CRNN_LSTM || node->op == CRNN_GRU || node->op == CRNN_GATED_MEAN) {
       crnn_copy(memory, program->weights + node->weights_at[3], node->p[0]);
     }
 #endif

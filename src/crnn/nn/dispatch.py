@@ -34,21 +34,29 @@ KINDS: dict[type[nn.RNNBase], str] = {nn.RNN: "rnn", nn.GRU: "gru", nn.LSTM: "ls
 
 def why_torch(cell: nn.RNNBase, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> str:
     """Why PyTorch's own module computes this cell at any shape; empty when the compiled kernels may."""
-    if device != "cpu":
-        return f"the kernels are for CPUs, this is {device}"
-    if kernels() is None:
-        return "no kernels were compiled when crnn was installed"
+    reason = why_plain(cell, dtype=dtype, device=device)
+    if reason:
+        return reason
     instruction_set = load().instruction_set
     if isinstance(cell, nn.LSTM) and instruction_set != "avx512":
         return f"oneDNN runs a whole LSTM in one call, which ours only beat with AVX-512, and this is {instruction_set}"
     if instruction_set == "baseline" and torch.backends.mkl.is_available():
         return "without AVX2 or better the products of MKL are faster"
-    if dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return "the kernels compute in float32 only"
-    if "forward" in vars(cell) or cell._forward_hooks or cell._forward_pre_hooks:
-        return "something looks at the module's calls"  # as the rounding of 8 bits does
     if cell.mode == "RNN_RELU":
         return "the kernels have no RNN with relu"
+    return ""
+
+
+def why_plain(module: nn.Module, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> str:
+    """Why the compiled kernels cannot compute what this module has the weights of; empty when they can."""
+    if device != "cpu":
+        return f"the kernels are for CPUs, this is {device}"
+    if kernels() is None:
+        return "no kernels were compiled when crnn was installed"
+    if dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return "the kernels compute in float32 only"
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        return "something looks at the module's calls"  # as the rounding of 8 bits does
     return ""
 
 
@@ -119,18 +127,15 @@ def _filled(x: Sequences) -> float:
     return int(x.lengths.sum()) / max(1, batch * frames)
 
 
-def describe_kernels(network: nn.Module) -> dict[str, str]:
-    """For every recurrent cell of a network, what computes it on this machine, and why."""
-    found = {}
-    for name, cell in network.named_modules():
-        if isinstance(cell, nn.RNNBase):
-            reason = why_torch(cell, device=cell.weight_hh_l0.device.type)  # type: ignore[union-attr, arg-type]
-            module = f"nn.{type(cell).__name__}"
-            found[name] = f"{module}: {reason}" if reason else f"{_native()} {_rule(cell)}; else {module}"
-    return found
+def describe(cell: nn.RNNBase) -> str:
+    """What computes one of PyTorch's cells on this machine, and why."""
+    reason = why_torch(cell, device=cell.weight_hh_l0.device.type)  # type: ignore[union-attr, arg-type]
+    module = f"nn.{type(cell).__name__}"
+    return f"{module}: {reason}" if reason else f"{native()} {_rule(cell)}; else {module}"
 
 
-def _native() -> str:
+def native() -> str:
+    """Which of the compiled kernels run here."""
     return f"native ({load().instruction_set})"
 
 

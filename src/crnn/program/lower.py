@@ -25,8 +25,9 @@ from crnn.nn.layers import Chain, Features, Layer, known_layers
 from crnn.nn.norm import Norm
 from crnn.nn.patterns import Patterns
 from crnn.nn.pool import Pool, Pool2d
-from crnn.nn.recurrent import Recurrent
+from crnn.nn.recurrent import TORCH_CELLS, Recurrent
 from crnn.nn.scale import Compress, InstanceNorm, Level
+from crnn.nn.scan import Scan
 from crnn.nn.spec_augment import SpecAugment
 from crnn.nn.spectral import LogMel, Mfcc
 from crnn.nn.summary import Above, Attention, Concat, Last, Max, Mean, Summary
@@ -289,23 +290,15 @@ def _parallel(layer: Parallel, to: Builder, at: int, where: str) -> int:
 @_lowers(Recurrent)
 def _recurrent(layer: Recurrent, to: Builder, at: int, where: str) -> int:
     config = layer.config
-    tensors = 2 if config.cell == "lstm" else 1
     for i, forwards in enumerate(layer.forwards):
         before = at
         cells = [forwards, layer.backwards[i]] if config.bidirectional else [forwards]
         ends = []
         for direction, cell in enumerate(cells):
-            initial = torch.zeros(tensors, config.hidden_size)
-            op = ops.Recurrent(
-                cell=config.cell,
-                weight_x=_array(cell.weight_ih_l0),
-                weight_h=_array(cell.weight_hh_l0),
-                bias_x=_array(cell.bias_ih_l0),
-                bias_h=_array(cell.bias_hh_l0),
-                initial=_array(initial if layer.initial is None else layer.initial[i, direction]),
-                reverse=direction == 1,
-            )
-            ends.append(to.add(op, [before], (config.hidden_size,), where))
+            zeros = torch.zeros(layer.num_states, config.hidden_size)
+            initial = _array(zeros if layer.initial is None else layer.initial[i, direction])
+            lowered: Callable[..., int] = _scan if isinstance(cell, Scan) else _cell
+            ends.append(lowered(cell, initial, to, before, where, reverse=direction == 1))
         at = ends[0] if len(ends) == 1 else to.add(ops.Concat(), ends, layer.out_features, where)
         if config.layer_norm:
             norm: Any = layer.norms[i]
@@ -314,6 +307,58 @@ def _recurrent(layer: Recurrent, to: Builder, at: int, where: str) -> int:
         if config.residual and to.shape(before) == to.shape(at):
             at = to.add(ops.Add(), [at, before], layer.out_features, where)
     return at
+
+
+def _cell(cell: Any, initial: Array, to: Builder, at: int, where: str, *, reverse: bool) -> int:
+    kind: Any = next((name for name, cls in TORCH_CELLS.items() if type(cell) is cls), None)
+    if kind is None:
+        raise ExportError(
+            f"{where}: recurrent cell {type(cell).__name__} is experimental, and has no operations that an exporter "
+            "knows; take one of rnn, lstm, gru, mingru, minlstm, qrnn"
+        )
+    op = ops.Recurrent(
+        cell=kind,
+        weight_x=_array(cell.weight_ih_l0),
+        weight_h=_array(cell.weight_hh_l0),
+        bias_x=_array(cell.bias_ih_l0),
+        bias_h=_array(cell.bias_hh_l0),
+        initial=initial,
+        reverse=reverse,
+    )
+    return to.add(op, [at], (cell.hidden_size,), where)
+
+
+def _scan(cell: Scan, initial: Array, to: Builder, at: int, where: str, *, reverse: bool) -> int:
+    """Gates, and a mean that forgets by them: u and n side by side, of h' = sigmoid(u) h + (1 - sigmoid(u)) n."""
+    size, taps = cell.hidden_size, cell.before + 1
+    weight, bias = _array(cell.gates.weight), _array(cell.gates.bias)
+
+    def part(start: int, stop: int, at: int, function: ops.Function | None = None) -> int:
+        shape = ((stop - start) * size,)
+        at = to.add(ops.Slice(start=start * size, stop=stop * size), [at], shape, where)
+        return at if function is None else to.add(ops.Map(function=function), [at], shape, where)
+
+    if cell.kind == "qrnn":
+        by_tap = weight.reshape(len(weight), taps, -1).swapaxes(1, 2)
+        conv = ops.Conv(
+            extent=taps,
+            stride=1,
+            pad_left=0 if reverse else cell.before,
+            weight=_array(np.flip(by_tap, 2) if reverse else by_tap),
+            bias=bias,
+        )
+        gates = to.add(conv, [at], (len(weight),), where)
+        at = to.add(ops.Concat(), [part(0, 1, gates), part(1, 2, gates, "tanh")], (2 * size,), where)
+        at = to.add(ops.GatedMean(initial=initial[0], reverse=reverse), [at], (size,), where)
+        return to.add(ops.Multiply(), [part(2, 3, gates, "sigmoid"), at], (size,), where)
+    shut = np.where(np.arange(len(weight)) < len(weight) - size, -1, 1).astype(np.float32)  # the gates turned round
+    at = to.add(ops.Dense(weight=weight * shut[:, None], bias=bias * shut), [at], (len(weight),), where)
+    if cell.kind == "minlstm":  # f / (f + i) = sigmoid(log f - log i)
+        logs, zeros = part(0, 2, at, "softplus"), np.zeros(size)
+        of_f = to.affine(zeros, np.full(size, -1), zeros, part(0, 1, logs), where)
+        ratio = to.add(ops.Add(), [part(1, 2, logs), of_f], (size,), where)
+        at = to.add(ops.Concat(), [ratio, part(2, 3, at)], (2 * size,), where)
+    return to.add(ops.GatedMean(initial=initial[0], reverse=reverse), [at], (size,), where)
 
 
 @_lowers(ChannelNorm)

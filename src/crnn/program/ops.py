@@ -125,8 +125,8 @@ class Affine(Op):
     shift: Array
 
 
-Function = Literal["relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "asinh", "sigmoid"]
-"""gelu with the error function; leaky_relu with slope 0.01; elu with alpha 1."""
+Function = Literal["relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "asinh", "sigmoid", "softplus"]
+"""gelu with the error function; leaky_relu with slope 0.01; elu with alpha 1; softplus log(1 + e^x)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -211,6 +211,23 @@ class Concat(Op):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(Op):
     """The sum of the inputs."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Multiply(Op):
+    """The product of the inputs, value by value."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GatedMean(Op):
+    """A mean that forgets: h' = f h + (1 - f) n of each unit, f the sigmoid of the frame's first half, n its second.
+
+    initial: (hidden,): h before the first frame.
+    """
+
+    initial: Array
+    reverse: bool = False
+    """As of Recurrent."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

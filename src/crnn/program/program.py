@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from crnn.program import ops
 from crnn.program.ops import Op, Shape
 
+REVERSIBLE: tuple[type[Op], ...] = (ops.Recurrent, ops.GatedMean)
+NEED_THE_END: dict[type[Op], str] = {ops.SequenceNorm: "instance_norm", ops.Level: "level"}
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -61,9 +64,9 @@ class Program:
 
     def why_no_stream(self) -> str | None:
         """The first operation that needs the end of the sequence, and its place; None where all of them stream."""
-        names = {ops.Recurrent: "bidirectional recurrence", ops.SequenceNorm: "instance_norm", ops.Level: "level"}
+        names = dict.fromkeys(REVERSIBLE, "bidirectional recurrence") | NEED_THE_END
         for node in self.nodes:
-            if not node.op.streams or (isinstance(node.op, ops.Recurrent) and node.op.reverse):
+            if not node.op.streams or getattr(node.op, "reverse", False):
                 return f"{node.where} ({names[type(node.op)]})"
         return None
 

@@ -35,9 +35,11 @@ OPS = (
     "slice",
     "concat",
     "add",
+    "multiply",
     "rnn",
     "lstm",
     "gru",
+    "gated_mean",
     "first",
     "last",
     "mean",
@@ -70,15 +72,25 @@ FIELDS = (
 )
 """Of a record, in the order of crnn_node in native/engine.h; int32 each."""
 
-FUNCTIONS: tuple[ops.Function, ...] = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "asinh", "sigmoid")
+FUNCTIONS: tuple[ops.Function, ...] = (
+    "relu",
+    "gelu",
+    "silu",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "asinh",
+    "sigmoid",
+    "softplus",
+)
 LANES = 16
 """Outputs in a block of weights."""
 _SHARED: dict[str, set[str]] = {
     "matrix": {"conv", "conv2d", "dense", "attend", "rnn", "lstm", "gru"},
     "linear": {"conv", "conv2d", "dense", "attend"},
-    "sigmoid": {"lstm", "gru", "map_silu", "map_sigmoid"},
+    "sigmoid": {"lstm", "gru", "gated_mean", "map_silu", "map_sigmoid"},
     "tanh": {"rnn", "lstm", "gru", "attend", "map_tanh"},
-    "exp": {"sigmoid", "tanh", "attend", "softmax", "map_elu"},
+    "exp": {"sigmoid", "tanh", "attend", "softmax", "map_elu", "map_softplus"},
 }
 """Parts of the engine that several others need -> which; those that others here need come last."""
 
@@ -421,6 +433,19 @@ def _concat(op: ops.Concat, record: Record, build: _Builder) -> str:
 @_records(ops.Add)
 def _add(op: ops.Add, record: Record, build: _Builder) -> str:
     return "add"
+
+
+@_records(ops.Multiply)
+def _multiply(op: ops.Multiply, record: Record, build: _Builder) -> str:
+    return "multiply"
+
+
+@_records(ops.GatedMean)
+def _gated_mean(op: ops.GatedMean, record: Record, build: _Builder) -> str:
+    record["weights_at3"] = build.weights.add(op.initial)
+    record["memory_at"] = build.state(record["size"])
+    _parameters(record, record["size"])
+    return "gated_mean"
 
 
 @_records(ops.Recurrent)
