@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ from crnn.cli import decoding, options
 
 if TYPE_CHECKING:
     from crnn.data.dataset import Dataset
+    from crnn.model import Model
+
+EVENTS = (".atr", ".tsv")
+TEXTS = (".srt", ".ctm", ".txt")
+"""Suffixes of files that are written at once; others hold rows, and are written in parts."""
 
 
 def predict(
@@ -23,9 +29,11 @@ def predict(
         typer.Option(
             "-o",
             "--out",
-            help="Write JSON lines here; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt.",
+            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt.",
         ),
     ] = None,
+    cluster: Annotated[str | None, typer.Option(help="ray: by the workers of a Ray cluster.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of the cluster; as many as it has CPUs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at a time; changes speed only, never a prediction.")] = 64,
     id_: options.Id = None,
     time: options.Time = None,
@@ -41,35 +49,61 @@ def predict(
     """Predict for files with a trained RUN, one JSON line each."""
     import crnn.run as runs
     from crnn.config import without_nan
+    from crnn.errors import ConfigError
+    from crnn.prediction.write import write_predictions
 
     file = None if out is None else options.writable(out, "--out")
+    is_large = file is not None and file.suffix not in (*EVENTS, *TEXTS)
+    if cluster not in (None, "ray") or (cluster is not None and not is_large):
+        raise ConfigError(f"--cluster {cluster}: expected ray, with --out as .parquet or .jsonl")
     trained = runs.Run(run)
-    decoding.choose(
-        trained.model,
-        beam=beam,
-        lm=lm,
-        lm_weight=lm_weight,
-        word_bonus=word_bonus,
-        lexicon=lexicon,
-        hot_word=hot_word,
-    )
+    asked = {
+        "beam": beam,
+        "lm": lm,
+        "lm_weight": lm_weight,
+        "word_bonus": word_bonus,
+        "lexicon": lexicon,
+        "hot_word": hot_word,
+    }
+    decoding.choose(trained.model, **asked)  # type: ignore[arg-type]
     data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
-    predictions = trained.model.predict(data, batch_size=batch_size)
-    if file is not None and file.suffix in (".atr", ".tsv"):
-        print(f"{_write_events(file, data, predictions)} events: {file}")
-    elif file is not None and file.suffix in (".srt", ".ctm", ".txt"):
-        _write_texts(file, data, predictions)
-        print(f"{len(predictions)} transcripts: {file}")
+    problems = list(data.problems)
+    if file is not None and is_large:
+        written = write_predictions(
+            (lambda: trained.model) if cluster is None else functools.partial(_load, run, asked),
+            data,
+            file,
+            batch_size=batch_size,
+            cluster="ray" if cluster is not None else None,
+            workers=workers,
+            on_bad="skip" if skip_bad else "fail",
+        )
+        found = f" ({written.found} of them were done before an interruption)" if written.found else ""
+        print(f"{written.predictions} predictions: {file}{found}")
+        problems += written.problems
     else:
-        rows = ({"id": example.id, **found} for example, found in zip(data, predictions, strict=True))
-        lines = [json.dumps(without_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        predictions = trained.model.predict(data, batch_size=batch_size)
         if file is None:
-            sys.stdout.writelines(lines)
+            rows = ({"id": example.id, **found} for example, found in zip(data, predictions, strict=True))
+            sys.stdout.writelines(
+                json.dumps(without_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+            )
+        elif file.suffix in EVENTS:
+            print(f"{_write_events(file, data, predictions)} events: {file}")
         else:
-            file.write_text("".join(lines), encoding="utf-8")
-            print(f"{len(lines)} predictions: {file}")
-    for problem in data.problems:
+            _write_texts(file, data, predictions)
+            print(f"{len(predictions)} transcripts: {file}")
+    for problem in problems:
         print(f"crnn: skipped {problem}" if problem.level == "error" else f"crnn: {problem}", file=sys.stderr)
+
+
+def _load(run: str, asked: dict[str, Any]) -> Model:
+    """The model of a run as it was asked for, on whatever machine."""
+    import crnn.run as runs
+
+    model = runs.load(run)
+    decoding.choose(model, **asked)
+    return model
 
 
 def _write_texts(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -> None:
