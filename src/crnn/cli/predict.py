@@ -29,7 +29,7 @@ def predict(
         typer.Option(
             "-o",
             "--out",
-            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt.",
+            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt",
         ),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="ray: by the workers of a Ray cluster.")] = None,

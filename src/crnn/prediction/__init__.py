@@ -1,1 +1,1 @@
-"""Predictions for many files: parts (what one worker does), journal (what is done), ray (workers of a cluster), write."""
+"""Predictions for many files: `parts` (of one worker), `journal` (what is done), `ray` (of a cluster), `write`."""

@@ -1,4 +1,4 @@
-"""Predictions as they come, in a file beside the one that is asked for: what an interruption leaves is not done again."""
+"""Predictions as they come, in a file beside the one asked for: what an interruption leaves is not done again."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def predict_by_ray(
 ) -> Iterator[Done]:
     """What came of each part, as they are done; a part whose worker dies is done again by another.
 
-    Connects to the cluster that RAY_ADDRESS names or that runs here, else starts one on this machine. All its machines have
-    to see the run and the files at the same paths.
+    Connects to the cluster that RAY_ADDRESS names or that runs here, else starts one here. All machines have to see the
+    run and the files at the same paths.
 
     Args:
         workers: processes; as many as the cluster has CPUs when None.
