@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from crnn.data.annotation import Event, Events, StepLabels
 from crnn.data.read import MAX_SHOWN, choose_reader, from_arrays, read
 from crnn.data.readers import registry
 from crnn.data.readers.reader import Reader
@@ -33,6 +34,12 @@ def test_padded_arrays_by_lengths_and_by_nan() -> None:
     assert data.lengths.tolist() == [3, 1]
     assert data.targets == [0.5, 1.5]
     assert np.isnan(data[0].load()[1, 0])
+
+
+def test_arrays_with_labels_of_frames_and_events() -> None:
+    labels = [StepLabels(np.zeros(5, np.int16), ("rest",)), Events((Event(1, 3, "beat"),))]
+    data = from_arrays([np.zeros((5, 2)), np.zeros((4, 2))], labels)
+    assert data.targets == labels
 
 
 def test_audio_arrays_have_one_channel() -> None:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crnn.config import nearest
+from crnn.data.annotation import Annotation
 from crnn.data.cache import cached
 from crnn.data.dataset import Dataset, Example, Kind, Problem, Target, array_example
 from crnn.data.readers.columns import target_series
@@ -182,7 +183,8 @@ def from_arrays(
             or with NaN in every channel past each end.
         kind: 'audio' for waveforms of one channel at `sample_rate`.
         y: a target each: text is a class, a tuple or list of texts a set of labels; numbers as in a table's target
-            column; a matrix of 0 and 1 is one class or a set of classes a row.
+            column; a matrix of 0 and 1 is one class or a set of classes a row; StepLabels or Events say something about
+            parts of a sequence.
     Raises:
         DataError: sizes that do not fit; bad sequences with on_bad='fail'.
         ConfigError: symbols, whose vocabulary arrays do not carry; lengths of a list.
@@ -236,6 +238,8 @@ def _targets(y: Sequence[Any] | NDArray[Any], source: str) -> list[Target]:
     """Targets in any usual form; rows of numbers are a matrix of 0 and 1, rows of text are sets of labels."""
     if isinstance(y, np.ndarray):
         return array_targets(y, source)
+    if any(isinstance(target, Annotation) for target in y):
+        return list(y)
     if all(isinstance(row, (list, tuple)) and row and not any(isinstance(cell, str) for cell in row) for row in y):
         return array_targets(_as_array(y, source), source)
     return target_series(y, source)
