@@ -23,6 +23,7 @@ from crnn.nn.summary import SUMMARIES
 from crnn.presets.registry import PRESETS
 from crnn.tasks.classify import ClassifyConfig
 from crnn.tasks.regress import RegressConfig
+from crnn.tasks.tag import TagConfig
 from crnn.training.config import TrainConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -114,7 +115,7 @@ def values_of(hint: Any) -> str:
     if hint in names:
         return names[hint]
     if typing.get_origin(hint) is tuple:
-        return "list of " + {int: "whole numbers", float: "numbers"}[arguments[0]]
+        return "list of " + {int: "whole numbers", float: "numbers", str: "names"}[arguments[0]]
     if typing.get_origin(hint) is list:
         return "list of lists of layers" if typing.get_origin(arguments[0]) is list else "list of layers"
     if typing.get_origin(hint) is dict:
@@ -143,6 +144,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "split": lambda: options_table(SplitConfig),
     "classify": lambda: options_table(ClassifyConfig),
     "regress": lambda: options_table(RegressConfig),
+    "tag": lambda: options_table(TagConfig),
 }
 """Name in `<!-- options NAME -->` ... `<!-- end NAME -->` of a page -> its text."""
 

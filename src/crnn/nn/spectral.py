@@ -32,8 +32,8 @@ class LogMelConfig:
     """Lower edge of the lowest band, in Hz."""
     fmax: float | None = None
     """Upper edge of the highest band, in Hz; by default half the sample rate."""
-    mel: Literal["htk", "slaney"] = "htk"
-    """Formula of the mel scale."""
+    mel: Literal["htk", "slaney", "linear"] = "htk"
+    """Formula of the mel scale; linear takes the bins of the Fourier transform as they are: n_fft / 2 + 1 bands."""
     power: Literal[1, 2] = 2
     """Bands sum magnitudes (1) or powers (2)."""
     preemphasis: float = 0.0
@@ -85,6 +85,11 @@ class LogMelConfig:
             raise ConfigError(
                 f"{name}.fmax={self.top:g} is above half the sample rate, {self.sample_rate / 2:g} Hz, where there is "
                 "no signal; lower it, or leave it out"
+            )
+        if self.mel == "linear" and self.num_mels != self.fft_length // 2 + 1:
+            raise ConfigError(
+                f"{name}.num_mels={self.num_mels}: with mel=linear the bands are the bins of the transform; set it to "
+                f"{self.fft_length // 2 + 1} (n_fft / 2 + 1), or choose another scale"
             )
         if not 0 <= self.preemphasis <= 1:
             raise ConfigError(f"{name}.preemphasis={self.preemphasis}; expected 0 (off) to 1")
@@ -168,6 +173,8 @@ def mel_filters(config: LogMelConfig) -> Tensor:
     Auditory Toolbox: linear below 1 kHz, logarithmic above (his bands have area 1, ours height 1: after the logarithm
     a constant per band).
     """
+    if config.mel == "linear":
+        return torch.eye(config.num_mels, dtype=torch.float64)
     filters = _triangles(config, config.num_mels)
     empty = (filters.sum(0) == 0).nonzero()
     if len(empty):
@@ -183,6 +190,7 @@ def mel_filters(config: LogMelConfig) -> Tensor:
 
 
 def _triangles(config: LogMelConfig, count: int) -> Tensor:
+    assert config.mel != "linear", "which has no bands to lay out"
     low, high = (hz_to_mel(torch.tensor(f, dtype=torch.float64), config.mel) for f in (config.fmin, config.top))
     corners = mel_to_hz(torch.linspace(float(low), float(high), count + 2, dtype=torch.float64), config.mel)
     bins = torch.arange(config.fft_length // 2 + 1, dtype=torch.float64) * config.sample_rate / config.fft_length

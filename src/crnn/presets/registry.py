@@ -10,8 +10,9 @@ from crnn.plugins import plugins
 from crnn.presets.general import default, live, lstm_fcn, seed
 from crnn.presets.ocr import crnn_2015, ocr, ocr_small
 from crnn.presets.recipe import DataSummary, Recipe
-from crnn.presets.tag import ecg_small, sed, tag
+from crnn.presets.tag import beats, ecg_small, sed, tag
 from crnn.presets.transcribe import deepspeech2, speech, speech_small
+from crnn.presets.zihlmann2017 import zihlmann2017
 
 PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "default": default,
@@ -21,6 +22,8 @@ PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "tag": tag,
     "sed": sed,
     "ecg-small": ecg_small,
+    "beats": beats,
+    "zihlmann2017": zihlmann2017,
     "speech": speech,
     "speech-small": speech_small,
     "deepspeech2": deepspeech2,

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from crnn.data.dataset import Dataset, Example, Problem, array_example
+from crnn.data.annotation import UNLABELLED, StepLabels
+from crnn.data.dataset import Dataset, Example, Problem, Target, array_example
 from crnn.data.readers.columns import (
     ID_NAMES,
     SPLIT_COLUMNS,
@@ -260,10 +261,16 @@ def _read_long(
     starts, ends = _runs(frame[ORDER].to_numpy())
     bad_of = {_run(starts, row): f"{what} ({_place(frame, row)})" for row, what in bad.items()}
     bad_of |= _repeated_times(frame, roles, starts)
-    facts = [*roles.targets, *([roles.group] if roles.group else []), SPLIT]
-    bad_of |= _changing_facts(frame, facts, roles, starts)
+    bad_of |= _changing_facts(frame, [*([roles.group] if roles.group else []), SPLIT], roles, starts)
     heads = frame[starts.tolist()]
-    targets, groups = targets_of(heads, roles.targets, source), texts_of(heads, roles.group)
+    changing = _changing_facts(frame, roles.targets, roles, starts)
+    targets: Sequence[Target]
+    if len(roles.targets) == 1 and len(changing) > len(starts) / 2:  # no slip of the pen: a label a frame
+        targets = _step_labels(frame[roles.targets[0]], starts, ends)
+    else:
+        bad_of |= changing
+        targets = targets_of(heads, roles.targets, source)
+    groups = texts_of(heads, roles.group)
     splits, names = heads[SPLIT].to_list(), texts_of(heads, roles.id)
     examples: list[Example] = []
     for i, name in enumerate(names):
@@ -282,6 +289,15 @@ def _read_long(
         f"{', ...' if len(used) > 8 else ''})",
         sample_rate=options.sample_rate,
     )
+
+
+def _step_labels(column: pl.Series, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> list[Target]:
+    """A label for every frame of each sequence; an empty cell leaves its frame unlabelled."""
+    texts = column.cast(pl.String).str.strip_chars().replace("", None)
+    names = sorted(texts.drop_nulls().unique().to_list(), key=lambda name: (len(name), name))
+    place = {name: code for code, name in enumerate(names)}
+    codes = np.array([UNLABELLED if text is None else place[text] for text in texts.to_list()], np.int16)
+    return [StepLabels(codes[start:end], tuple(names)) for start, end in zip(starts, ends, strict=True)]
 
 
 def _drop_unplaced(frame: pl.DataFrame, roles: Roles, found: list[Problem]) -> tuple[pl.DataFrame, list[Problem]]:
