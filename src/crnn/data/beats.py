@@ -4,8 +4,8 @@ A frame is a beat. What it is told by are the quantities that the literature of 
 intervals against the patient's own usual ones, and the shape of the beat beside the running median of the last beats.
 Nothing looks further ahead than two beats.
 
-Source: the intervals of de Chazal, O'Dwyer & Reilly 2004, IEEE TBME 51(7), 1196-1206 (means over the record and over ten
-beats), here running and beside medians; shape against a running median is ours.
+Source: the intervals of de Chazal, O'Dwyer & Reilly 2004, IEEE TBME 51(7), 1196-1206 (means over the record and over
+ten beats), here running and beside medians; shape against a running median is ours.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def beats(data: Dataset, *, turns: Sequence[float] = (0.0,), classes: Sequence[s
     """Recordings with beats as sequences of beats.
 
     Channels: logarithms of intervals (before the beat and after it against the median, and the mean, of the last 11 and
-    of the last 301; one against the other; the rate; the next one); then of each lead the shape in 42 points over 0.7 s in units of
-    the usual height, and its difference from the median of the last 41 beats; then how far that difference goes.
+    of the last 301; one against the other; the rate; the next one); then of each lead the shape in 42 points over 0.7 s
+    in units of the usual height, and its difference from the median of the last 41 beats; then how far that goes.
 
     Args:
         data: recordings in one or two leads; NaN counts as zero. Events are WFDB codes or AAMI classes.
