@@ -8,6 +8,8 @@ from safetensors.torch import load, save
 from torch.testing import assert_close
 
 from crnn.errors import StreamError
+from crnn.models.network import Network
+from crnn.models.spec import NetworkSpec
 from crnn.nn.blocks import build_layers
 from crnn.nn.layers import LAYERS
 from crnn.nn.summary import SUMMARIES, build_summary
@@ -231,6 +233,23 @@ def test_padding_never_changes_what_a_layer_gives(name, features, options, junk)
         assert not y.data.masked_select(~y.valid.reshape(*y.valid.shape, *[1] * len(layer.out_features))).any()
         for got, row in zip(y.unpad(), expected, strict=True):
             assert_close(got, row, atol=1e-5, rtol=1e-5)
+
+
+@every_layer
+@pytest.mark.parametrize("junk", [0.0, NAN])
+def test_padding_never_changes_a_network_that_answers_for_every_frame(name, features, options, junk):
+    torch.manual_seed(0)
+    layers = [{"type": name, **options}, {"type": "flatten"}]
+    network = Network(NetworkSpec(layers=layers, summary=None), features=features, outputs=3)
+    rows = sequences(features)
+    network.fit_statistics([pad(rows)])
+    network = settle(network, features)
+    alone = [network(pad([row])).data[0] for row in rows]
+    found = network(junk_padded(rows, junk))
+    assert not found.data.masked_select(~found.valid[..., None]).any()
+    for got, row in zip(found.unpad(), alone, strict=True):
+        assert got.shape == row.shape
+        assert_close(got, row, atol=1e-5, rtol=1e-5)
 
 
 @every_layer

@@ -347,8 +347,13 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
     found = export("symbols", tmp_path)
     assert "NOT CHECKED" in found.describe()
     assert "failed: no licence" in found.unchecked
+    wall = "import sys; sys.exit('note: a\\nx.c:3: error: no such type\\n' + 'note: b\\n' * 90)"
+    monkeypatch.setenv("CC", f'{sys.executable} -c "{wall}"')
+    assert export("symbols", tmp_path, overwrite=True).unchecked.endswith(
+        "x.c:3: error: no such type (and 91 more lines)"
+    )
     monkeypatch.setenv("CC", f'{sys.executable} -c "import sys; sys.exit(3)"')
-    assert "failed: exit status 3, and it said nothing" in export("symbols", tmp_path, overwrite=True).unchecked
+    assert "failed: exit status 3, it said nothing" in export("symbols", tmp_path, overwrite=True).unchecked
     monkeypatch.setenv("CC", "not-a-compiler")
     assert "not-a-compiler cannot be run" in export("symbols", tmp_path, overwrite=True).unchecked
 

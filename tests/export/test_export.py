@@ -98,6 +98,22 @@ def test_c_needs_a_network_that_streams(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_that_ends_like_a_folders_is_no_file(tmp_path):
+    with pytest.raises(ExportError, match=r"new: is a folder, and onnx is one file; name a file .*new/model.onnx"):
+        export(make_network([LSTM], (3,)), TASK, "onnx", f"{tmp_path}/new/")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_are_those_that_were_written(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    network = make_network([LSTM], (3,))
+    found = export(network, TASK, "c", tmp_path, name="net", overwrite=True)
+    names = ["README.md", "main.c", "net.c", "net.h", "test_net.c"]
+    assert [path.name for path in found.files] == names
+    again = export(network, TASK, "c", tmp_path, name="net", overwrite=True)
+    assert again.files == found.files
+
+
 def test_int8_is_for_onnx(tmp_path):
     with pytest.raises(ExportError, match=r"int8 with keras: only --to onnx rounds weights .* crnn compress --int8"):
         export(make_network([LSTM], (3,)), TASK, "keras", tmp_path / "m.keras", int8=True)

@@ -168,6 +168,26 @@ def test_a_growing_file_is_waited_for(tmp_path: Path) -> None:
     assert found == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "expected"),
+    [
+        (b"1,2\n3,4\n5,6\n7,", {}, [[[1, 2], [3, 4]], [[5, 6]]]),
+        (np.arange(7, dtype="<f4").tobytes(), {"format": "f32le"}, [[[0, 1], [2, 3]], [[4, 5]]]),
+    ],
+)
+def test_ctrl_c_ends_the_waiting_with_what_is_there(tmp_path, monkeypatch, data, options, expected) -> None:
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / ("grows.csv" if not options else "grows.raw")
+    path.write_bytes(data)
+    monkeypatch.setattr(time, "sleep", stop)
+    with path.open("rb") as file:
+        tail = Tail(file, str(path), follow=True)
+        assert [block.tolist() for block in Source(tail, **{**SERIES, **options}).blocks(2)] == expected
+    assert tail.interrupted
+
+
 class Dribble(io.RawIOBase):
     """A pipe that gives one byte at a time."""
 

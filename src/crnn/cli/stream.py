@@ -52,7 +52,7 @@ def stream(
         events = AllNews(every) if model.task.per_step else Events(every, frame_rate)
         if not quiet:
             print(f"crnn: {live.describe()}; {found.format}, {size} frames at a time", file=sys.stderr, flush=True)
-        code = _answer(live, found, size, events, tail.name, model.network.min_length)
+        code = _answer(live, found, size, events, tail, model.network.min_length)
     if code:
         raise typer.Exit(code)
 
@@ -152,7 +152,7 @@ class AllNews:
         return [*update.news, {name: value for name, value in update.to_dict().items() if name != "news"}]
 
 
-def _answer(live: Stream, source: Source, size: int, events: Events | AllNews, name: str, shortest: int) -> int:
+def _answer(live: Stream, source: Source, size: int, events: Events | AllNews, tail: Tail, shortest: int) -> int:
     """Push everything and print; the exit code.
 
     Raises:
@@ -169,6 +169,7 @@ def _answer(live: Stream, source: Source, size: int, events: Events | AllNews, n
             code = options.INTERRUPTED
         except DataError as error:
             failure = error
+        code = options.INTERRUPTED if tail.interrupted else code
         final = live.finish()
         _print(events, final)
     except BrokenPipeError:  # whoever read the lines has gone; nor may Python try to write the rest at its end
@@ -178,7 +179,7 @@ def _answer(live: Stream, source: Source, size: int, events: Events | AllNews, n
         raise failure
     if final is None and not code:
         raise DataError(
-            f"{name}: {live.frames} frames came, too few for an answer; the network needs at least {shortest}"
+            f"{tail.name}: {live.frames} frames came, too few for an answer; the network needs at least {shortest}"
         )
     return code
 

@@ -31,6 +31,8 @@ TOLERANCE = 1e-4
 TOLERANCE_INT8 = 0.1
 """The same where activations are rounded to 8 bits, which the network that is compared with does not do."""
 
+MESSAGE = 300
+"""Characters of a compiler's message that are shown."""
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion")
 
 
@@ -172,8 +174,17 @@ def _run(command: list[str], place: str) -> str | None:
         return f"{command[0]} cannot be run: {error}"
     if done.returncode == 0:
         return None
-    said = done.stderr.strip()[:2000] or f"exit status {done.returncode}, and it said nothing"
-    return f"{' '.join(command)} failed: {said}"
+    return (
+        f"{' '.join(command)} failed: {_first_error(done.stderr) or f'exit status {done.returncode}, it said nothing'}"
+    )
+
+
+def _first_error(said: str) -> str:
+    """Of what a compiler said the line that names the first error, and how much more there is."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    first = next((line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)), lines[0] if lines else "")
+    more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
+    return f"{first[:MESSAGE]}{more}"
 
 
 def _code_bytes(unit: Path) -> int | None:

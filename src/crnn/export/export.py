@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -98,7 +99,7 @@ def export(
             numbers.
         MissingExtraError: the format needs a package that is not installed.
     """
-    exporter, out = find_exporter(to), Path(out)
+    exporter, is_folder, out = find_exporter(to), str(out).endswith(("/", os.sep)), Path(out)
     if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
         raise ExportError(f"{out}: is there already; name another place, or replace it with --overwrite")
     if int8 and to != "onnx":
@@ -106,26 +107,40 @@ def export(
     if whole and to != "onnx":
         takes = "frames as they come" if to == "c" else "whole sequences anyway"
         raise ExportError(f"whole with {to}: only for --to onnx; {to} takes {takes}; leave it out")
-    _check_kind(to, out)
+    _check_kind(to, out, is_folder)
     program = lower(network, task, temperature=temperature, sample_rate=sample_rate, peaks=peaks)
     rounded = peaks if to == "c" else None  # the others keep 8-bit weights, and compute in float32
     reference = _reference(network.eval(), task, temperature, rounded or {})
+    before = _written(out)
     found = exporter(Job(program, out, reference, name, int8, whole, overwrite))
-    paths = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
+    files = {path: stat.st_size for path, stat in sorted(_written(out).items()) if not _is_same(stat, before.get(path))}
     delay = program.look_ahead if program.can_stream and to != "keras" and not whole else None
     seconds = delay / sample_rate if delay is not None and sample_rate else None
-    return Exported(to, {path: path.stat().st_size for path in paths}, found.describe(), asdict(found), delay, seconds)
+    return Exported(to, files, found.describe(), asdict(found), delay, seconds)
 
 
-def _check_kind(to: str, out: Path) -> None:
+def _written(out: Path) -> dict[Path, os.stat_result]:
+    """Every file there, with its size and time."""
+    paths = out.rglob("*") if out.is_dir() else [out]
+    return {path: path.stat() for path in paths if path.is_file()}
+
+
+def _is_same(now: os.stat_result, before: os.stat_result | None) -> bool:
+    """Whether nobody has written the file since."""
+    return before is not None and (now.st_mtime_ns, now.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def _check_kind(to: str, out: Path, is_folder: bool) -> None:
     """A folder is not replaced by a file, nor a file by a folder.
 
+    Args:
+        is_folder: the name ends as those of folders do.
     Raises:
         ExportError: one would have to be.
     """
     if to == "c" and out.is_file():
         raise ExportError(f"{out}: is a file, and C takes a folder of its own; name another place")
-    if to in ("onnx", "keras") and out.is_dir():
+    if to in ("onnx", "keras") and (is_folder or out.is_dir()):
         example = out / f"model.{to}"
         raise ExportError(f"{out}: is a folder, and {to} is one file; name a file in it, such as {example}")
     above = next(parent for parent in out.absolute().parents if parent.exists())

@@ -112,6 +112,8 @@ def read_samples(tail: Tail, samples: Samples, block: int, total: int | None = N
         rest = len(data) % samples.frame_bytes
         if len(data) > rest:
             yield samples.decode(data[: len(data) - rest])
+        if tail.interrupted:
+            return  # what is left of a frame was still being written
         if total is not None and len(data) < wanted:
             raise DataError(
                 f"{tail.name}: truncated: its header says {total} bytes of samples, found {found}; get the file again"

@@ -10,7 +10,9 @@ PAUSE_SECONDS = 0.05
 
 
 class Tail:
-    """Bytes in order; with `follow`, a read waits at the end for what is still to be written, until interrupted.
+    """Bytes in order; with `follow`, a read waits at the end for what is still to be written.
+
+    Ctrl-C ends the waiting: what is there is given, without a line that may still be growing, and `interrupted` is set.
 
     Args:
         name: of the file, for messages.
@@ -20,6 +22,8 @@ class Tail:
         self.name = name
         self._file = file
         self._follow = follow
+        self.interrupted = False
+        """Ctrl-C came while it waited."""
         self._ahead = b""
 
     def read(self, count: int) -> bytes:
@@ -42,7 +46,7 @@ class Tail:
             found += more
             if not more and not self._waits():
                 break
-        return found
+        return b"" if self.interrupted and not found.endswith(b"\n") else found
 
     def peek(self, count: int) -> bytes:
         """The next bytes, which stay to be read."""
@@ -51,5 +55,8 @@ class Tail:
 
     def _waits(self) -> bool:
         if self._follow:
-            time.sleep(PAUSE_SECONDS)
+            try:
+                time.sleep(PAUSE_SECONDS)
+            except KeyboardInterrupt:
+                self._follow, self.interrupted = False, True
         return self._follow
