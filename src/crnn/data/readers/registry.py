@@ -14,6 +14,7 @@ from crnn.data.readers.images import IMAGES
 from crnn.data.readers.manifest import MANIFEST
 from crnn.data.readers.npy import NPY
 from crnn.data.readers.page_xml import PAGE_XML
+from crnn.data.readers.parquet import PARQUET
 from crnn.data.readers.reader import Reader
 from crnn.data.readers.table import TABLE
 from crnn.data.readers.tar import TAR
@@ -35,6 +36,7 @@ READERS: tuple[Reader, ...] = (
     UCR,
     ARFF,
     NPY,
+    PARQUET,
     FRAMES,
     TABLE,
     TAR,
