@@ -31,6 +31,7 @@ FAMILIES = {
     "Front-ends": ("frontend", "scale", "spectral"),
     "Noise while training": ("jitter", "spec_augment"),
     "Convolution and pooling": ("conv", "patterns", "pool"),
+    "Sequences of bases": ("position", "strands"),
     "Normalisation": ("norm",),
     "Recurrence": ("recurrent",),
     "Blocks and pointwise layers": ("blocks",),

@@ -649,7 +649,19 @@ def make_plan(
         {"preset": preset, "seed": seed, "task": name, "task_options": task_options, "split": split_options, **plain}
     )
     check_summary(fitted, config.model)
+    _check_alphabet(config.model, parts.train)
     return RunPlan(config, parts, fitted, why, data.fingerprint(), source)
+
+
+def _check_alphabet(spec: NetworkSpec, train: Dataset) -> None:
+    """Raises ConfigError for a network of another alphabet than the data's."""
+    asked = next((layer["alphabet"] for layer in spec.layers if layer["type"] == "iupac"), None)
+    found = Inputs.of(train).alphabet
+    if asked is not None and asked != found:
+        raise ConfigError(
+            f"model: iupac.alphabet={asked}, but {train.source} holds {found or train.kind}; read it with "
+            f"alphabet={asked!r}, or change the layer"
+        )
 
 
 def _infer_task(data: Dataset) -> tuple[str, str]:
@@ -707,6 +719,7 @@ def summarise(train: Dataset, task: Task) -> DataSummary:
         has_missing=missing,
         varied_scale=varied,
         vocabulary_size=len(train.vocabulary),
+        alphabet=Inputs.of(train).alphabet,
         height=train.height,
         frames_per_label=task.frames_per_label(train.targets, lengths) if isinstance(task, StepTask) else math.inf,
     )

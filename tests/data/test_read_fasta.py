@@ -99,7 +99,7 @@ def test_a_table_gives_labels_by_id(tmp_path):
     data = crnn.read(path, labels=table, group="family", on_bad="skip")
     assert [(e.target, e.group) for e in data] == [("a", "f"), ("b", "g")]
     assert [str(p) for p in data.problems] == [
-        f"{path} line 5 (>p3): stands in no row of {table}; add a row, or remove it"
+        f"{path} line 5 (>p3): stands not in {table}; add it there, or remove it"
     ]
 
 
@@ -195,3 +195,35 @@ def test_arff_of_single_letters_and_of_text(tmp_path):
     assert [(e.id, e.target, letters(data, i)) for i, e in enumerate(data)] == [("one", "EI", "AC"), ("two", "N", "TN")]
     text = write(tmp_path / "y.arff", "@relation r\n@attribute s string\n@attribute c {a,b}\n@data\nACGT,a\n'GG',b\n")
     assert [e.target for e in crnn.read(text)] == ["a", "b"]
+
+
+def test_a_second_file_labels_every_residue(tmp_path):
+    chains = write(tmp_path / "chains.fasta", ">a\nMKACF\n>b\nMK-LW*\n>c\nMKL\n>d\nMK\n>e\nMKW\n")
+    labels = write(
+        tmp_path / "chains.ss",
+        ">a SET=train\nHHECC\n>b SET=test\nCCEEC?\n>c SET=train VALIDATION=True\nHHHH\n>e SET=train\nH?C\n",
+    )
+    data = crnn.read(chains, labels=labels, on_bad="skip")
+    assert [(e.id, e.split, e.target.codes.tolist()) for e in data] == [
+        ("a", "train", [2, 2, 1, 0, 0]),
+        ("b", "test", [0, 0, 1, 0]),
+        ("e", "train", [2, -1, 0]),
+    ]
+    assert data[0].target.names == ("C", "E", "H")
+    errors = [str(p) for p in data.problems if p.level == "error"]
+    assert errors == [
+        f"{chains} line 7 (>d): stands not in {labels}; add it there, or remove it",
+        f"{chains} line 5 (>c): found 4 labels for 3 symbols; expected one a symbol",
+    ]
+
+
+def test_a_mask_beside_the_labels_leaves_residues_out(tmp_path):
+    chains = write(tmp_path / "sequences.fasta", ">a\nMKACF\n>b\nMK\n")
+    labels = write(tmp_path / "labels.fasta", ">a\nHHECC\n>b\nCE\n")
+    write(tmp_path / "mask.fasta", ">a\n01110\n>b\n111\n")
+    data = crnn.read(chains, labels=labels, on_bad="skip")
+    assert [e.target.codes.tolist() for e in data] == [[-1, 2, 1, 0, -1]]
+    assert "mask from" in data.source
+    assert str(data.problems[0]) == (
+        f"{labels} line 3 (>b): found 3 marks of {tmp_path / 'mask.fasta'} for 2 labels; expected one a label"
+    )

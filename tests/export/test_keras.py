@@ -28,7 +28,7 @@ from crnn.tasks.multilabel import MultiLabel
 from crnn.tasks.regress import Regress, RegressConfig
 from nn.test_composition import random_network
 from program.test_lower import EVERY_FRAME, make_network, of_network
-from test_promises import EXPORTED, SUMMARY_EXAMPLES, cases, sequences
+from test_promises import EXPORTED, EXPORTED_SUMMARIES, cases, sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # TensorFlow with NumPy 2
 
@@ -138,7 +138,7 @@ def test_every_operation_is_in_a_network_above():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED) + cases(SUMMARY_EXAMPLES))
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED) + cases(EXPORTED_SUMMARIES))
 def test_every_layer_and_summary(keras, tmp_path, name, features, options):
     if name in EXPORTED:
         network = make_network([{"type": name, **options}], features, ATTENTION)

@@ -23,7 +23,7 @@ from crnn.sequences import pad
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 from program.test_lower import EVERY_FRAME, make_network, of_network
-from test_promises import CHUNKINGS, EXPORTED, NAN, SUMMARY_EXAMPLES, cases, chunked, sequences
+from test_promises import CHUNKINGS, EXPORTED, EXPORTED_SUMMARIES, NAN, cases, chunked, sequences
 
 pytest.importorskip("onnx", reason="not installed: pip install 'crnn[onnx]'")
 pytest.importorskip("onnxruntime", reason="not installed: pip install 'crnn[onnx]'")
@@ -111,7 +111,7 @@ def test_every_layer_gives_its_numbers_for_every_frame(name, features, options):
     assert_same(make_network(layers, features, EVERY_FRAME), features)
 
 
-@pytest.mark.parametrize(("name", "features", "options"), cases(SUMMARY_EXAMPLES))
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED_SUMMARIES))
 def test_every_summary_gives_its_numbers(name, features, options):
     assert_same(make_network([], features, {"type": name, **options}, HeadConfig(hidden=(4,))), features)
     if len(features) == 1:  # behind something that waits, so that there is nothing to summarise at first

@@ -21,11 +21,12 @@ from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
 from nn.test_composition import CHANNELS, random_network
 from program.reference import interpret
-from test_promises import EXPORTED, LAYER_EXAMPLES, cases, every_summary, make_layer, sequences, settle
+from test_promises import EXPORTED, EXPORTED_SUMMARIES, LAYER_EXAMPLES, cases, make_layer, sequences, settle
 
 TASK = Classify.from_targets(["a", "b", "c"], ClassifyConfig())
 LENGTHS = [4, 9, 14, 31]
 EVERY_FRAME = "every frame"
+every_summary = pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED_SUMMARIES))
 
 
 def make_network(layers, features, summary=None, head=None, outputs=3):
@@ -124,6 +125,13 @@ def test_missing_values_pass_front_ends_and_are_filled(name, options):
 def test_every_registered_layer_can_be_lowered():
     assert not {name for name, cls in LAYERS.items() if not set(cls.__mro__) & LOWERINGS.keys()}
     assert SUMMARY_LOWERINGS.keys() == set(SUMMARIES.values())
+
+
+def test_what_reads_both_strands_says_that_it_is_not_exported():
+    part = {"type": "strands", "layers": [], "summary": {"type": "mean"}}
+    network = make_network([], (4,), part)
+    with pytest.raises(ExportError, match="strands reads the sequence from its end too"):
+        lower(network, TASK)
 
 
 def test_temperature_and_units_are_in_the_last_layer():

@@ -11,6 +11,7 @@ from crnn.config import build_config, config, nearest, to_plain
 from crnn.errors import ConfigError
 from crnn.nn.blocks import complete_layers
 from crnn.nn.head import HeadConfig
+from crnn.nn.strands import check_strands
 from crnn.nn.summary import complete_summary
 
 
@@ -32,6 +33,7 @@ class NetworkSpec:
         object.__setattr__(self, "layers", complete_layers(self.layers, "model.layers"))  # frozen: set once, here
         if self.summary is not None:
             object.__setattr__(self, "summary", complete_summary(self.summary, "model.summary"))
+        check_strands(self.layers, self.summary)
 
 
 def spec_from_plain(values: dict[str, Any], where: str = "model") -> NetworkSpec:

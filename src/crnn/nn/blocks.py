@@ -18,6 +18,7 @@ from crnn.nn import (  # noqa: F401  specs may name what is in there
     norm,
     patterns,
     pool,
+    position,
     recurrent,
     scale,
     spec_augment,
@@ -46,8 +47,7 @@ def complete_layers(specs: Sequence[Spec], where: str = "layers") -> list[Spec]:
 def _complete_layer(spec: Spec, where: str) -> Spec:
     name, options = split_spec(spec, where, list(known_layers()), "layer")
     cls = known_layers()[name]
-    if issubclass(cls, Branches):
-        options = cls.complete_nested(options, f"{where}.{name}")
+    options = cls.complete_nested(options, f"{where}.{name}")
     return {"type": name, **to_plain(build_config(cls.Config, options, where))}
 
 
@@ -208,11 +208,6 @@ class Branches(Layer):
 
     def combine(self, outputs: list[Tensor]) -> Tensor:
         """One (batch, time, *features) per branch -> (batch, time, *out_features); zeros must give zeros."""
-        raise NotImplementedError
-
-    @classmethod
-    def complete_nested(cls, options: dict[str, Any], where: str) -> dict[str, Any]:
-        """The options with the specs inside of them completed."""
         raise NotImplementedError
 
     @property

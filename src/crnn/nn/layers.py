@@ -64,6 +64,11 @@ class Layer(nn.Module):
         self.in_features = features
         self.out_features = features
 
+    @classmethod
+    def complete_nested(cls, options: dict[str, Any], where: str) -> dict[str, Any]:
+        """The options with the specs inside of them completed; most layers have none."""
+        return options
+
     def forward(self, x: Sequences) -> Sequences:
         """Check the frame shape, forget what stands in the padding, compute."""
         if tuple(x.data.shape[2:]) != self.in_features:

@@ -42,6 +42,11 @@ class Summary(nn.Module):
         self.in_features = features
         self.out_features = math.prod(features)
 
+    @classmethod
+    def complete_nested(cls, options: dict[str, Any], where: str) -> dict[str, Any]:
+        """The options with the specs inside of them completed; most summaries have none."""
+        return options
+
     def forward(self, x: Sequences) -> Tensor:
         if tuple(x.data.shape[2:]) != self.in_features:
             raise ShapeError(
@@ -142,9 +147,7 @@ def complete_summary(spec: Spec, where: str = "summary") -> Spec:
         ConfigError: an unknown summary or option (with the nearest real one), or a value that is not allowed.
     """
     name, options = split_spec(spec, where, list(SUMMARIES), "summary")
-    parts = options.get("summaries")
-    if name == "concat" and isinstance(parts, (list, tuple)):
-        options["summaries"] = [_complete_part(part, f"{where}.concat.summaries[{i}]") for i, part in enumerate(parts)]
+    options = SUMMARIES[name].complete_nested(options, f"{where}.{name}")
     return {"type": name, **to_plain(build_config(SUMMARIES[name].Config, options, where))}
 
 
@@ -515,6 +518,13 @@ class Concat(Summary):
             self.branches.append(branch)
             self.parts.append(build_summary(spec, branch.out_features, where=where))
         self.out_features = sum(part.out_features for _, part in self._pairs)
+
+    @classmethod
+    def complete_nested(cls, options: dict[str, Any], where: str) -> dict[str, Any]:
+        parts = options.get("summaries")
+        if not isinstance(parts, (list, tuple)):
+            return options
+        return {**options, "summaries": [_complete_part(p, f"{where}.summaries[{i}]") for i, p in enumerate(parts)]}
 
     @property
     def _pairs(self) -> list[tuple[Chain, Summary]]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from crnn.alphabets import AlphabetName
 from crnn.data.dataset import Kind
 
 
@@ -27,6 +28,8 @@ class DataSummary:
     varied_scale: bool = False
     """Series differ in scale by orders of magnitude: the spread of log standard deviations is above 1."""
     vocabulary_size: int = 0
+    alphabet: AlphabetName | None = None
+    """Of biological sequences."""
     height: int | None = None
     """Of images, in pixels."""
     frames_per_label: float = math.inf

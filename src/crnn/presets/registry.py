@@ -7,6 +7,7 @@ from collections.abc import Callable
 from crnn.config import nearest
 from crnn.errors import ConfigError
 from crnn.plugins import plugins
+from crnn.presets.bio import bio, bio_strands, danq, deeploc, netsurfp
 from crnn.presets.general import default, live, lstm_fcn, seed
 from crnn.presets.ocr import crnn_2015, ocr, ocr_small
 from crnn.presets.recipe import DataSummary, Recipe
@@ -19,6 +20,11 @@ PRESETS: dict[str, Callable[[DataSummary], Recipe]] = {
     "live": live,
     "seed": seed,
     "lstm-fcn": lstm_fcn,
+    "bio": bio,
+    "bio-strands": bio_strands,
+    "danq": danq,
+    "deeploc": deeploc,
+    "netsurfp": netsurfp,
     "tag": tag,
     "sed": sed,
     "ecg-small": ecg_small,

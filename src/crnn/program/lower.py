@@ -25,11 +25,13 @@ from crnn.nn.layers import Chain, Features, Layer, known_layers
 from crnn.nn.norm import Norm
 from crnn.nn.patterns import Patterns
 from crnn.nn.pool import Pool, Pool2d
+from crnn.nn.position import Position
 from crnn.nn.recurrent import TORCH_CELLS, Recurrent
 from crnn.nn.scale import Compress, InstanceNorm, Level
 from crnn.nn.scan import Scan
 from crnn.nn.spec_augment import SpecAugment
 from crnn.nn.spectral import LogMel, Mfcc
+from crnn.nn.strands import ReverseComplement, Strands, StrandsSummary
 from crnn.nn.summary import Above, Attention, Concat, Last, Max, Mean, Summary
 from crnn.plugins import plugins
 from crnn.program import ops
@@ -169,7 +171,28 @@ def _chain(layer: Chain, to: Builder, at: int, where: str) -> int:
     return at
 
 
-@_lowers(Dropout, Flatten, Jitter, SpecAugment)
+@_lowers(Position)
+def _position(layer: Position, to: Builder, at: int, where: str) -> int:
+    """What comes of a constant behind a causal convolution: frames before the first count as zero, so it sums taps."""
+    (places,) = layer.out_features
+    first = to.add(ops.Slice(start=0, stop=1), [at], (1,), where)
+    one = to.affine(np.zeros(1), np.zeros(1), np.ones(1), first, where)
+    steps = np.diff(layer.table.double().cpu().numpy(), axis=0, prepend=0)  # (frames, places)
+    weight = _array(np.ascontiguousarray(steps[::-1].T[:, None]))
+    taps = weight.shape[-1]
+    op = ops.Conv(extent=taps, stride=1, pad_left=taps - 1, weight=weight, bias=_array(np.zeros(places)))
+    return to.add(op, [one], layer.out_features, where)
+
+
+@_lowers(Strands, StrandsSummary)
+def _strands(part: Strands | StrandsSummary, to: Builder, at: int, where: str) -> int:
+    raise ExportError(
+        f"{where}: strands reads the sequence from its end too, for which exporters have no operation; train a network "
+        "that reads one strand, such as with reverse_complement, to export it"
+    )
+
+
+@_lowers(Dropout, Flatten, Jitter, ReverseComplement, SpecAugment)
 def _nothing(layer: Layer, to: Builder, at: int, where: str) -> int:
     """What trains only, or only renames the axes of a frame."""
     if layer.out_features == to.shape(at):

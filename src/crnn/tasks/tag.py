@@ -140,7 +140,7 @@ class Tag(StepTask):
 
     @classmethod
     def default_preset(cls, kind: Kind) -> str:
-        return {"audio": "sed", "series": "tag"}.get(kind, "tag")
+        return {"audio": "sed", "symbols": "bio"}.get(kind, "tag")
 
     @classmethod
     def from_targets(cls, targets: Sequence[Target], config: TagConfig) -> Tag:

@@ -58,7 +58,7 @@ class Task(ABC):
     @classmethod
     def default_preset(cls, kind: Kind) -> str:
         """The preset for data of this kind where none is asked for."""
-        return "default"
+        return "bio" if kind == "symbols" else "default"
 
     @property
     def units(self) -> tuple[float, float]:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from crnn.config import nearest
+from crnn.data.annotation import UNLABELLED, StepLabels
 from crnn.data.dataset import Dataset, Problem, Target
 from crnn.data.readers.columns import (
     CLASS_NAMES,
@@ -37,6 +39,8 @@ SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN))
 _TEXT = (".txt", ".txt.gz")
 """FASTA when the first character says so."""
 _FACT = re.compile(r"(?<!\S)(\w+)=(\S+)")
+UNKNOWN_LABELS = "?."
+"""Marks of a symbol that has no label."""
 _SPLIT_KEYS = ("set", *SPLIT_COLUMNS)
 _OFFICIAL = re.compile(rf"(?:.*[_.-])?({'|'.join(SPLIT_NAMES)})", re.IGNORECASE)
 """File names that say a split and no class: train.fa, promoters_test.fa."""
@@ -96,7 +100,8 @@ def read_records(path: Path, problems: list[Problem]) -> Iterator[Record]:
 def read_fasta(source: Source, options: ReadOptions) -> Dataset:
     """Read a FASTA file, several of them, or a folder of them.
 
-    What says more wins: the labels table, then the pattern, then key=value in the header, then the class sub-folder,
+    A labels file that is FASTA itself holds a letter for every symbol; a mask beside it says which of them count. What
+    says more wins: the labels file, then the pattern, then key=value in the header, then the class sub-folder,
     then, of several files, the file.
     """
     files, how = _files(source, options)
@@ -144,7 +149,7 @@ def _files(source: Source, options: ReadOptions) -> tuple[list[LabelledFile], st
 
 
 class _About:
-    """What a labels table, a pattern and the headers say about records."""
+    """What a labels file, a pattern and the headers say about records."""
 
     def __init__(self, options: ReadOptions, problems: list[Problem]) -> None:
         self.options = options
@@ -153,7 +158,11 @@ class _About:
         )
         self.rows: dict[str, _Facts] | None = None
         self.table_has_target = False
-        if options.labels is not None:
+        self.mask: Path | None = None
+        if options.labels is not None and _begins_as_fasta(options.labels):
+            self.mask = _mask_beside(options.labels)
+            self.rows, self.table_has_target = self._read_labels(options.labels, problems), True
+        elif options.labels is not None:
             self.rows, self.table_has_target = _read_table(options.labels, options, problems)
         self.target_keys = CLASS_NAMES if options.target is None else (options.target[0].lower(),)
         self.used: set[str] = set()
@@ -163,8 +172,29 @@ class _About:
     def how(self) -> str:
         """Where targets come from; empty where nothing here gave any."""
         if self.table_has_target:
-            return f"classes from {self.options.labels}"
+            mask = f", mask from {self.mask}" if self.mask else ""
+            return f"labels from {self.options.labels}{mask}"
         return "classes from headers" if "target" in self.used else ""
+
+    def _read_labels(self, path: Path, problems: list[Problem]) -> dict[str, _Facts]:
+        """A label for every symbol of each record, by its id; group and split as the headers there say."""
+        records = {record.id: record for record in read_records(path, problems)}
+        masks = {} if self.mask is None else {record.id: record.text for record in read_records(self.mask, problems)}
+        names = tuple(sorted(set().union(*(record.text for record in records.values())) - set(UNKNOWN_LABELS)))
+        rows = {}
+        for record in records.values():
+            fields = {name.lower(): text for name, text in _FACT.findall(record.header)}
+            codes = np.array([names.index(label) if label in names else UNLABELLED for label in record.text], np.int16)
+            mask = masks.get(record.id)
+            if mask is not None and len(mask) != len(codes):
+                what = f"found {len(mask)} marks of {self.mask} for {len(codes)} labels; expected one a label"
+                problems.append(Problem(f"{path} line {record.line} (>{record.id})", what))
+                continue
+            if mask is not None:
+                codes[np.array(list(mask)) == "0"] = UNLABELLED
+            group = fields.get((self.options.group or "").lower())
+            rows[record.id] = _Facts(StepLabels(codes, names), group, self._split(fields))
+        return rows
 
     def record(self, record: Record) -> _Facts:
         """What is known about one record.
@@ -181,7 +211,7 @@ class _About:
         if self.rows is not None:
             row = self.rows.get(record.id) or self.rows.get(fields.get("id", ""))
             if row is None:
-                raise DataError(f"stands in no row of {self.options.labels}; add a row, or remove it")
+                raise DataError(f"stands not in {self.options.labels}; add it there, or remove it")
             target = row.target if self.table_has_target else target
             group, split = group or row.group, row.split or split
         self.used |= {name for name, value in (("target", target), ("group", group)) if value is not None}
@@ -248,15 +278,20 @@ def _facts(frame: pl.DataFrame, targets: tuple[str, ...], group: str | None, pat
 def _is_fasta(path: Path) -> bool:
     """By its suffix, or by the first character of a text file."""
     name = path.name.lower()
-    if name.endswith(SUFFIXES):
-        return True
-    if not name.endswith(_TEXT):
-        return False
+    return name.endswith(SUFFIXES) or (name.endswith(_TEXT) and _begins_as_fasta(path))
+
+
+def _begins_as_fasta(path: Path) -> bool:
     try:
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
             return file.read(64).lstrip()[:1] == b">"
     except OSError:
         return False
+
+
+def _mask_beside(labels: Path) -> Path | None:
+    """A file named mask in the folder of the labels: 1 where a label counts, 0 where it does not."""
+    return next((path for suffix in SUFFIXES if (path := labels.parent / f"mask{suffix}").is_file()), None)
 
 
 def _claims(path: Path) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn.alphabets import ALPHABETS, GAPS, STOP, Alphabet, recognise
 from crnn.config import nearest
+from crnn.data.annotation import StepLabels
 from crnn.data.dataset import Dataset, Example, Problem, Target
 from crnn.data.readers.reader import Split, make_dataset
 from crnn.errors import ConfigError, DataError
@@ -61,6 +62,7 @@ def symbols_dataset(
     for row in rows:
         try:
             ids, odd = _read(row.text, letters)
+            row = _with_labels_of(row, ids)
         except DataError as error:
             found.append(Problem(row.where, str(error)))
             continue
@@ -86,6 +88,23 @@ def symbols_dataset(
 def _example(name: str, row: RawSequence, ids: NDArray[np.uint8]) -> Example:
     """Held as one byte a symbol."""
     return Example(name, row.where, len(ids), lambda: ids.astype(np.int64), row.target, row.group, row.split)
+
+
+def _with_labels_of(row: RawSequence, ids: NDArray[np.uint8]) -> RawSequence:
+    """The row with a label for each id, those of gaps and stop marks left out where they have one.
+
+    Raises:
+        DataError: other numbers of labels and symbols.
+    """
+    if not isinstance(row.target, StepLabels):
+        return row
+    codes = row.target.codes
+    if len(codes) == len(row.text) != len(ids):
+        kept = [i for i, letter in enumerate(row.text) if letter not in GAPS + STOP]
+        codes = codes[kept]
+    if len(codes) != len(ids):
+        raise DataError(f"found {len(codes)} labels for {len(ids)} symbols; expected one a symbol")
+    return replace(row, target=StepLabels(codes, row.target.names))
 
 
 def _read(text: str, letters: Alphabet) -> tuple[NDArray[np.uint8], list[str]]:
