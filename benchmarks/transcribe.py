@@ -85,8 +85,15 @@ def _strings(digits: Dataset, seed: int) -> Dataset:
                 texts.append("".join(str(example.target) for example in chosen))
                 sides.append(side)
                 groups.append(speaker)
+    apart = {g for g, side in zip(groups, sides, strict=True) if side == "test"} != set(SPEAKERS)
     return from_arrays(
-        sounds, texts, groups=groups, splits=sides, kind="audio", sample_rate=rate, source="digit strings"
+        sounds,
+        texts,
+        groups=groups if apart else None,
+        splits=sides,
+        kind="audio",
+        sample_rate=rate,
+        source="digit strings",
     )
 
 
@@ -174,7 +181,10 @@ def main(arguments: list[str] | None = None) -> None:
             for seed in range(options.first_seed, options.first_seed + options.seeds):
                 found = measure(name, preset, seed, options, root)
                 update_results(options.out, partial(_put, name, preset, found, options.threads))
-                print(f"{name} {preset} seed {seed}: {found['scores']['cer']:.4f} cer, {found['cpu_seconds']:.0f} s")
+                print(
+                    f"{name} {preset} seed {seed}: {found['scores']['cer']:.4f} cer, {found['cpu_seconds']:.0f} s",
+                    flush=True,
+                )
 
 
 def _put(name: str, preset: str, found: dict[str, Any], threads: int, results: dict[str, Any]) -> None:
