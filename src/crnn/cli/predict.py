@@ -51,6 +51,7 @@ def predict(
     from crnn.config import without_nan
     from crnn.errors import ConfigError
     from crnn.prediction.write import write_predictions
+    from crnn.training.outputs import describe_windows
 
     file = None if out is None else options.writable(out, "--out")
     is_large = file is not None and file.suffix not in (*EVENTS, *TEXTS)
@@ -67,6 +68,9 @@ def predict(
     }
     decoding.choose(trained.model, **asked)  # type: ignore[arg-type]
     data = trained.read(files, id=id_, time=time, format=format_, on_bad="skip" if skip_bad else "fail")
+    note = describe_windows(trained.model.network, data)
+    if note:
+        print(f"crnn: {note}", file=sys.stderr)
     problems = list(data.problems)
     if file is not None and is_large:
         written = write_predictions(

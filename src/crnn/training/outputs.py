@@ -19,6 +19,10 @@ LONG_VALUES = 1 << 23
 """Numbers in a sequence from which it is streamed, where its network can: an hour of two leads at 1 kHz."""
 STREAMED_VALUES = 1 << 18
 """Numbers in one part of it."""
+WINDOW_VALUES = 1 << 20
+"""Numbers in one window of a long sequence whose network cannot stream: two minutes of sound at 8 kHz."""
+CONTEXT_VALUES = 1 << 17
+"""Numbers that a window also sees on both sides of what it answers for: 16 seconds of that sound."""
 
 
 @torch.no_grad()  # not inference_mode: what a layer caches here must stay usable in training
@@ -28,7 +32,9 @@ def compute_outputs(
     """Outputs for every example, in the order of the data set, whatever order the batches come in.
 
     The network is put into eval mode for it and back. A recording of hours is streamed through a network that answers
-    for every frame and can stream: memory stays that of a part of it.
+    for every frame and can stream: memory stays that of a part of it. One that answers for every frame but cannot
+    stream, being bidirectional, reads it in windows that overlap: each answer sees at least CONTEXT_VALUES on both
+    sides, and nothing beyond its window.
 
     Shape:
         returns (examples, outputs) float32 on the CPU; of a network that answers for every frame, a Ragged of them.
@@ -41,11 +47,11 @@ def compute_outputs(
     places: list[Tensor] = []
     data = batches.data
     long = data.lengths * data.frame_values > LONG_VALUES
-    if long.any() and getattr(network, "per_step", False) and network.can_stream:
-        rest = np.flatnonzero(~long)
+    if long.any() and getattr(network, "per_step", False):
+        rest, read_long = np.flatnonzero(~long), _streamed if network.can_stream else _windowed
         for place in np.flatnonzero(long).tolist():
             with autocast():
-                row = _streamed(network, data, place, device)
+                row = read_long(network, data, place, device)
             parts.append(Sequences(row[None], torch.tensor([len(row)])))
             places.append(torch.tensor([place]))
         shorter = _shorter(data, rest, max(batches.sizes))
@@ -83,6 +89,43 @@ def _streamed(network: Any, data: Dataset, place: int, device: torch.device) -> 
         parts.append(out[0].float().cpu())
     parts.append(network.finish(state)[0].float().cpu())
     return torch.cat(parts)
+
+
+def _windowed(network: Any, data: Dataset, place: int, device: torch.device) -> Tensor:
+    """Outputs of one long recording, (frames, outputs), by windows that overlap; the last one may be longer."""
+    example, stride = data[place], network.timing.stride
+    size, context = _window_frames(data, stride)
+    parts = []
+    starts = [*range(0, max(example.length - size // 2, 1), size)]
+    for start, end in zip(starts, [*starts[1:], example.length], strict=True):
+        first, last = max(start - context, 0), min(end + context, example.length)
+        part = torch.from_numpy(np.array(example.read_part(first, last)))[None].to(device)
+        out = network(Sequences(part, torch.tensor([last - first], device=device))).data[0]
+        skip = (start - first) // stride
+        kept = out[skip:] if end == example.length else out[skip : skip + (end - start) // stride]
+        parts.append(kept.float().cpu())
+    return torch.cat(parts)
+
+
+def _window_frames(data: Dataset, stride: int) -> tuple[int, int]:
+    """Input frames of a window, and of its context on either side: whole output frames."""
+    size, context = (
+        max(values // data.frame_values // stride, 1) * stride for values in (WINDOW_VALUES, CONTEXT_VALUES)
+    )
+    return size, context
+
+
+def describe_windows(network: Any, data: Dataset) -> str:
+    """What is read in windows that overlap, because its network cannot stream, in words; "" where nothing is."""
+    long = data.lengths * data.frame_values > LONG_VALUES
+    if not long.any() or not getattr(network, "per_step", False) or network.can_stream:
+        return ""
+    size, context = _window_frames(data, network.timing.stride)
+    rate, unit = (data.sample_rate, "s") if data.sample_rate else (1.0, "frames")
+    return (
+        f"{int(long.sum())} long recordings are read in windows of {size / rate:.4g} {unit} that look {context / rate:.3g} "
+        f"{unit} back and ahead, for this network cannot stream (preset speech-small does)"
+    )
 
 
 def _in_order(rows: list[Tensor], order: Tensor) -> Ragged:
