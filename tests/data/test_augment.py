@@ -22,6 +22,7 @@ EACH = {
     "filter": {"filter": 0.1},
     "scale": {"scale": 0.3},
     "noise": {"noise": 0.5},
+    "snr": {"snr": (5.0, 20.0)},
     "time_masks": {"time_masks": 2, "time_mask": 0.4},
     "band_masks": {"band_masks": 2, "band_mask": 0.5},
     "channel_drop": {"channel_drop": 0.5},
@@ -348,3 +349,15 @@ def test_rotation_needs_threes():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         build_config(AugmentConfig, options, "run.augment")
+
+
+@pytest.mark.parametrize("decibels", [0.0, 20.0])
+def test_noise_is_added_at_the_given_ratio_of_each_sequence(decibels):
+    x = pad([torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) * n for n in (200, 150)])
+    changed = Augment(AugmentConfig(snr=(decibels, decibels)))(x, torch.Generator().manual_seed(0))
+    for before, after in zip(x.unpad(), changed.unpad(), strict=True):
+        ratio = before.square().sum() / (after - before).square().sum()
+        assert 10 * float(ratio.log10()) == pytest.approx(decibels, abs=0.01)
+    assert not changed.data[1, 150:].any()
+    with pytest.raises(ConfigError, match="the lower ratio first"):
+        AugmentConfig(snr=(20, 10))

@@ -52,6 +52,9 @@ class AugmentConfig:
     """Multiply each channel by a random gain: standard deviation of its logarithm."""
     noise: float = 0.0
     """Add Gaussian noise: standard deviation relative to that of the channel within its sequence."""
+    snr: tuple[float, float] | None = None
+    """Add noise at a ratio of signal to noise drawn between these, in decibels, such as [10, 40]: white to pink, at
+    the power of the whole sequence over all of its channels."""
     time_masks: int = 0
     """Stretches of time that are replaced by the channel's mean."""
     time_mask: float = 0.1
@@ -79,6 +82,8 @@ class AugmentConfig:
         for name in ("time_shift", "time_mask", "band_mask", "channel_drop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"augment.{name}={getattr(self, name)}; expected a share between 0 and 1")
+        if self.snr is not None and self.snr[0] > self.snr[1]:
+            raise ConfigError(f"augment.snr={list(self.snr)}; expected the lower ratio first, such as [10, 40]")
         if not 0 < self.window <= 1:
             raise ConfigError(f"augment.window={self.window}; expected a share of the frames, 0 < window <= 1")
         if self.window_resize and self.window == 1:
@@ -268,6 +273,27 @@ def noise(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequence
     return Sequences(x.data + added, x.lengths).zeroed()
 
 
+def snr(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
+    """Noise of a colour between white and pink at a given ratio to each sequence's own power.
+
+    Missing values stay missing and count for nothing.
+    """
+    assert config.snr is not None, "a step is taken where its option is on"
+    low, high = config.snr
+    ratio = low + (high - low) * _uniform(x, generator)
+    white = _normal(x, generator, *x.data.shape)
+    slope = 0.5 * _uniform(x, generator)  # amplitude falls with frequency to this power: 0 is white, 0.5 pink
+    spectrum = torch.fft.rfft(white, dim=1)
+    frequency = torch.arange(1, spectrum.shape[1] + 1, device=x.data.device, dtype=x.data.dtype)
+    shape = frequency[None] ** -slope.to(x.data.dtype)[:, None]
+    coloured = torch.fft.irfft(spectrum * _spread(shape, spectrum), n=white.shape[1], dim=1)
+    added = Sequences(coloured, x.lengths).zeroed()
+    power = x.data.nan_to_num().square().flatten(1).sum(1)
+    unit = added.data.square().flatten(1).sum(1).clamp(min=1e-30)
+    gain = (power / unit * 10 ** (-ratio.to(x.data.dtype) / 10)).sqrt()
+    return Sequences(x.data + _spread(gain, x.data) * added.data, x.lengths)
+
+
 def time_masks(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
     """Stretches of time without content.
 
@@ -319,6 +345,7 @@ STEPS: dict[str, Step] = {
     "filter": filter,
     "scale": scale,
     "noise": noise,
+    "snr": snr,
     "time_masks": time_masks,
     "band_masks": band_masks,
     "channel_drop": channel_drop,

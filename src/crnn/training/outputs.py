@@ -123,8 +123,8 @@ def describe_windows(network: Any, data: Dataset) -> str:
     size, context = _window_frames(data, network.timing.stride)
     rate, unit = (data.sample_rate, "s") if data.sample_rate else (1.0, "frames")
     return (
-        f"{int(long.sum())} long recordings are read in windows of {size / rate:.4g} {unit} that look {context / rate:.3g} "
-        f"{unit} back and ahead, for this network cannot stream (preset speech-small does)"
+        f"{int(long.sum())} long recordings are read in windows of {size / rate:.4g} {unit} that look "
+        f"{context / rate:.3g} {unit} back and ahead, for this network cannot stream (preset speech-small does)"
     )
 
 
