@@ -193,6 +193,42 @@ def _count(runs: list[Results], folds: int) -> str:
     return f"{words}, {len(done)} folds" if len(done) == folds else f"{words}, {len(done)} of {folds} folds"
 
 
+def transcribe(results: Results) -> list[str]:
+    rows, notes = [], []
+    for name, one in results["sets"].items():
+        data, preset = name.split("/")
+        runs = list(one["runs"].values())
+        metric = one["metric"]
+        scores = [run["scores"][metric] for run in runs]
+        floor = statistics.fmean(run["floor"][metric] for run in runs)
+        streamed = [run["streamed"] for run in runs if run["streamed"]]
+        same = (
+            f"{sum(s['alike'] for s in streamed)} of {sum(s['texts'] for s in streamed)}" if streamed else "no stream"
+        )
+        spread = f" ± {statistics.stdev(scores):.2%}" if len(scores) > 1 else ""
+        rows.append(
+            [
+                data,
+                preset,
+                metric.upper(),
+                f"{statistics.fmean(scores):.2%}{spread}",
+                str(len(runs)),
+                "" if one["goal"] is None else f"<= {one['goal']:.0%}",
+                f"{floor:.1%}",
+                same,
+                f"{runs[0]['parameters']:,}",
+                f"{statistics.fmean(run['cpu_seconds'] for run in runs):.0f}",
+            ]
+        )
+        counts = " / ".join(str(n) for n in runs[0]["counts"].values())
+        notes.append(f"{data}: {runs[0]['data']}, {counts} recordings")
+    head = [
+        *("data", "preset", "measure", "error rate", "runs", "goal", "floor"),
+        *("streamed as whole", "parameters", "CPU seconds"),
+    ]
+    return [*markdown(head, rows), "", f"{'; '.join(dict.fromkeys(notes))}. {_where(results)}."]
+
+
 def _floor(found: Results) -> str:
     """The best trivial method over the folds where it was measured, with ours on the same folds if they are not all."""
     measured = list(found.get("floors", {}).values())
@@ -235,6 +271,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "exact_streams": exact_streams,
     "kernels": kernels,
     "early_decisions": early_decisions,
+    "transcribe": transcribe,
 }
 """By the name of the result file and of the markers in the page."""
 

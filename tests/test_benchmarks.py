@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
-    *("streaming", "exact_streams", "early_decisions", "kernels"),
+    *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe"),
 )
 SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
@@ -110,6 +110,19 @@ def test_exact_streams_are_exact(script, tmp_path):
     assert found["random_networks"]["without_outputs"] == 0
     assert max(found["long_stream"]["difference_of_hours"]) <= 1e-5
     assert script("tables").exact_streams(found)
+
+
+def test_transcribe_runs(script, tmp_path):
+    if script("record").find_data() is None:
+        pytest.skip(script("record").MISSING)
+    out = tmp_path / "results.json"
+    script("transcribe").main(
+        ["--sets", "yesno", "--presets", "speech-small", "--seeds", "1", "--quick", "--out", str(out)]
+    )
+    results = json.loads(out.read_text())
+    run = results["sets"]["yesno/speech-small"]["runs"]["0"]
+    assert run["streamed"] == {"texts": 20, "alike": 20}
+    assert script("tables").transcribe(results)
 
 
 def test_early_decisions_run(script, tmp_path, monkeypatch):
