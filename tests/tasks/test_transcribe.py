@@ -157,6 +157,18 @@ def test_rare_letters_are_said_by_check():
     assert any("'ß' (U+00DF) 1 times" in text or "found 'ß' (U+00DF), not among" in text for text in warnings)
 
 
+def test_the_worst_examples_show_what_was_read_where(run, tmp_path):
+    data = letters_data(4, seed=5)
+    found = run.evaluate(replace(data, examples=tuple(replace(e, target=f"{e.target}c") for e in data)))
+    marks = found.worst[0].marks
+    assert marks
+    assert all(0 <= start < end <= 1 for start, end, _ in marks)
+    found.save(tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "What was read" in page
+    assert f">{marks[0][2]}</text>" in page
+
+
 def test_letters_that_training_never_saw_count_as_errors(run):
     data = letters_data(4, seed=5)
     data = replace(data, examples=tuple(replace(e, target=f"{e.target}ö") for e in data))

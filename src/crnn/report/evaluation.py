@@ -118,6 +118,8 @@ class WorstExample:
     """For symbols: the beginning."""
     picture: str = ""
     """For line images: a small PNG as a data URI."""
+    marks: list[tuple[float, float, str]] = field(default_factory=list)
+    """What was read where, of a transcription: (start, end, text), as shares of the duration."""
 
 
 @dataclass(frozen=True)
@@ -604,7 +606,17 @@ def worst_example(data: Dataset, index: int, prediction: dict[str, Any], error: 
         signal=drawn,
         text="".join(symbols) if all(len(s) == 1 for s in symbols) else " ".join(symbols),
         picture=line_picture(frames) if data.kind == "image" else "",
+        marks=_marks(prediction, example.length / (data.sample_rate or 1)) if drawn else [],
     )
+
+
+def _marks(prediction: dict[str, Any], duration: float) -> list[tuple[float, float, str]]:
+    """Words of a transcript in time, or its characters where it has one word."""
+    words = prediction.get("words", [])
+    pieces = words if len(words) > 1 else prediction.get("characters", [])
+    if not duration or not isinstance(pieces, list):
+        return []
+    return [(round(p["start"] / duration, 4), round(p["end"] / duration, 4), p["text"]) for p in pieces]
 
 
 def _in_words(prediction: dict[str, Any]) -> tuple[str, float | None]:
@@ -614,7 +626,7 @@ def _in_words(prediction: dict[str, Any]) -> tuple[str, float | None]:
         return ", ".join(prediction["labels"]) or "(none)", None
     if "value" in prediction:
         return f"{prediction['value']:.5g}", None
-    return str(prediction.get("text", "")), None
+    return str(prediction.get("text", "")), prediction.get("confidence")
 
 
 def _target_text(target: Any) -> str:

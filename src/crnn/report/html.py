@@ -74,7 +74,7 @@ def _drawings(evaluation: Evaluation, *, compact: bool = False) -> dict[str, Any
         }
     drawn: dict[str, Any] = {name: Markup(svg) for name, svg in found.items()}
     if not compact:
-        drawn["worst_svgs"] = [Markup(plots.signal(w.signal, w.duration, e.length_unit)) for w in e.worst]
+        drawn["worst_svgs"] = [Markup(plots.signal(w.signal, w.duration, e.length_unit, w.marks)) for w in e.worst]
     return drawn
 
 

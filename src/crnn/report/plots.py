@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -319,12 +320,18 @@ def values_scatter(true: Sequence[float], predicted: Sequence[float]) -> list[st
     return drawn
 
 
-def signal(channels: Sequence[Sequence[float | None]], duration: float, unit: str) -> str:
+def signal(
+    channels: Sequence[Sequence[float | None]],
+    duration: float,
+    unit: str,
+    marks: Sequence[tuple[float, float, str]] = (),
+) -> str:
     """One example as small lines, a row for each channel; empty without channels. Drawn by hand: a report has many.
 
     Args:
         channels: equally spaced points of each; None where missing.
         duration: of the whole, in `unit`.
+        marks: (start, end, text) of what was read where, as shares of the duration: written below the lines.
     """
     if not channels:
         return ""
@@ -336,6 +343,13 @@ def signal(channels: Sequence[Sequence[float | None]], duration: float, unit: st
             lines.append(f'<polyline fill="none" stroke="{colour}" stroke-linejoin="round" points="{points}"/>')
     bottom = len(channels) * (row + gap) + 2
     text = 'font-size="10.5" fill="currentColor"'
+    for start, end, word in marks:
+        left, right = start * width, end * width
+        box = f'x="{left:.1f}" y="0" width="{max(right - left, 1):.1f}" height="{bottom:g}"'
+        lines.append(f'<rect {box} fill="currentColor" fill-opacity="0.08"/>')
+        at = f'x="{(left + right) / 2:.1f}" y="{bottom + 13:g}" text-anchor="middle"'
+        lines.append(f"<text {at} {text}>{html.escape(word)}</text>")
+    bottom += 16 if marks else 0
     lines.append(f'<path d="M0 {bottom:g}H{width:g}" stroke="currentColor" stroke-width="0.6" fill="none"/>')
     lines.append(f'<text x="0" y="{bottom + 13:g}" {text}>0</text>')
     lines.append(f'<text x="{width:g}" y="{bottom + 13:g}" text-anchor="end" {text}>{duration:.4g} {unit}</text>')
