@@ -113,4 +113,6 @@ def test_stereo_and_mixed_rates_are_read_as_one_channel_at_one_rate(tmp_path):
         (tmp_path / f"{name}.txt").write_text(name)
     data = read(tmp_path)
     assert [example.load().shape[1] for example in data] == [1, 1]
-    assert any("mixed sample rates" in str(problem) for problem in data.problems)
+    problems = "\n".join(map(str, data.problems))
+    assert "mixed sample rates" in problems
+    assert "a.wav: 2 channels, averaged to one" in problems

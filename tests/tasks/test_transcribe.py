@@ -157,6 +157,14 @@ def test_rare_letters_are_said_by_check():
     assert any("'ß' (U+00DF) 1 times" in text or "found 'ß' (U+00DF), not among" in text for text in warnings)
 
 
+def test_training_texts_in_a_wrong_encoding_are_said_by_check():
+    task = task_of("Käse".encode().decode("latin-1"), "Brot" * 5)
+    assert (
+        "1 texts look like UTF-8 that was read as Latin-1, the first 'KÃ¤se', which would be 'Käse'"
+        in task.warnings()[0]
+    )
+
+
 def test_the_worst_examples_show_what_was_read_where(run, tmp_path):
     data = letters_data(4, seed=5)
     found = run.evaluate(replace(data, examples=tuple(replace(e, target=f"{e.target}c") for e in data)))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crnn.config import build_config, config, to_plain
-from crnn.data.codec import BLANK, Codec, CodecConfig, rare_symbols, show
+from crnn.data.codec import BLANK, Codec, CodecConfig, looks_mistaken_for_latin1, rare_symbols, show
 from crnn.data.dataset import Kind, Problem, Target
 from crnn.decode.ctc import Decoder, Span, decode, frames_needed
 from crnn.errors import DataError
@@ -66,6 +66,7 @@ class Transcribe(StepTask):
         codec: letters of the training text.
         most_frequent: the training text that is there most often: the floor.
         rare: letters that the training text has a few times only, with their counts.
+        mistaken: training texts that look like UTF-8 read as Latin-1.
     Source: Graves et al. 2006.
     """
 
@@ -86,12 +87,13 @@ class Transcribe(StepTask):
         lm_weight: float | None = None,
         word_bonus: float | None = None,
         rare: dict[str, int] | None = None,
+        mistaken: Sequence[str] = (),
     ) -> None:
         self.codec, self.config, self.most_frequent = codec, config, most_frequent
         self.labels = ["<blank>", *codec.symbols]
         self.of_character, self.of_word, self.of_text = confidences
         self.lm_weight, self.word_bonus = lm_weight, word_bonus
-        self.rare = rare or {}
+        self.rare, self.mistaken = rare or {}, list(mistaken)
         self._decoding = config.decoding
         self._make_decoder: Callable[[], Decoder] | None = None
         self._decoded: tuple[weakref.ref[Ragged], list[list[Span]]] | None = None
@@ -109,10 +111,11 @@ class Transcribe(StepTask):
         texts = [text_of(target, f"training example {i}") for i, target in enumerate(targets)]
         codec = Codec.of(texts, config.codec)
         rare = rare_symbols(codec, texts)
+        mistaken = [text for text in texts if looks_mistaken_for_latin1(text)]
         if not codec.symbols:
             raise DataError(f"training targets: found no text in {len(texts)} examples, expected transcripts")
         frequent = Counter(codec.normalise(text) for text in texts).most_common(1)[0][0]
-        return cls(codec, config, most_frequent=frequent, rare=rare)
+        return cls(codec, config, most_frequent=frequent, rare=rare, mistaken=mistaken)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Transcribe:
@@ -205,12 +208,21 @@ class Transcribe(StepTask):
         return float(np.quantile(ratios, 0.01)) if ratios else math.inf
 
     def warnings(self) -> list[str]:
-        """Letters that can hardly be learnt."""
+        """Letters that can hardly be learnt; texts in a wrong encoding."""
+        found = []
+        if self.mistaken:
+            first = self.mistaken[0]
+            meant = first.encode("latin-1").decode()
+            found.append(
+                f"{len(self.mistaken)} texts look like UTF-8 that was read as Latin-1, the first {first[:40]!r}, which "
+                f"would be {meant[:40]!r}; save them as UTF-8"
+            )
         if not self.rare:
-            return []
+            return found
         shown = ", ".join(f"{show([letter])} {n} times" for letter, n in list(self.rare.items())[:8])
         more = f" and {len(self.rare) - 8} more" if len(self.rare) > 8 else ""
-        return [f"letters of the training text that are rare: {shown}{more}; are they typos? else add examples of them"]
+        what = f"letters of the training text that are rare: {shown}{more}; are they typos? else add examples of them"
+        return [*found, what]
 
     def remark(self, done: float) -> str:
         """Whether everything is blank, and whether that is the phase that every training by CTC begins with."""

@@ -36,6 +36,7 @@ class AudioHeader(NamedTuple):
     sample_rate: int
     start: int = 0
     """First frame that is used, of a part."""
+    channels: int = 1
 
 
 def _part(header: AudioHeader, part: tuple[float, float | None]) -> AudioHeader:
@@ -49,7 +50,7 @@ def _part(header: AudioHeader, part: tuple[float, float | None]) -> AudioHeader:
     if start >= header.frames or end > header.frames + header.sample_rate // 20:  # rounded times may pass the end
         seconds = header.frames / header.sample_rate
         raise DataError(f"part from {part[0]:g} to {part[1]} s, but the recording has {seconds:.2f} s; correct the row")
-    return AudioHeader(min(end, header.frames) - start, header.sample_rate, start)
+    return AudioHeader(min(end, header.frames) - start, header.sample_rate, start, header.channels)
 
 
 def read_audio(source: Source, options: ReadOptions) -> Dataset:
@@ -84,6 +85,11 @@ def read_found(found: FoundFiles, options: ReadOptions, source: str, intervals: 
         if warning:
             problems.append(Problem(file.where, warning, "warning"))
     rate = int(options.sample_rate or usual_rate(headers.values(), source, problems))
+    several = [file for file in found.files if file.id in headers and headers[file.id].channels > 1]
+    if several:
+        what = f"{headers[several[0].id].channels} channels, averaged to one; give one channel where they differ"
+        more = f" and {len(several) - 1} more" if len(several) > 1 else ""
+        problems.append(Problem(f"{several[0].where}{more}", what, "warning"))
     examples = []
     for file in found.files:
         if file.id not in headers:
@@ -152,7 +158,7 @@ def read_header(path: Path) -> tuple[AudioHeader, str]:
     suffix = path.suffix.lower()
     try:
         with soundfile.SoundFile(path) as file:
-            header = AudioHeader(file.frames, file.samplerate)
+            header = AudioHeader(file.frames, file.samplerate, channels=file.channels)
             if header.frames == 0:
                 raise DataError(f"{path}: found audio of 0 frames, expected at least 1; remove it")
             if suffix in (".flac", ".mp3"):
