@@ -28,7 +28,7 @@ from crnn.training.config import TrainConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 FAMILIES = {
-    "Front-ends": ("frontend", "scale", "spectral"),
+    "Front-ends": ("frontend", "running_norm", "scale", "spectral"),
     "Noise while training": ("jitter", "spec_augment"),
     "Convolution and pooling": ("conv", "patterns", "pool"),
     "Sequences of bases": ("position", "strands"),

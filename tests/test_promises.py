@@ -103,6 +103,7 @@ LAYER_EXAMPLES = {
         ((3,), {"hidden_size": 4, "cell": "rg_lru", "bidirectional": True}),
     ],
     "channel_norm": [((3,), {}), ((3, 2), {})],
+    "running_norm": [((3,), {"frames": 4}), ((3, 2), {})],
     "spec_augment": [((6,), {}), ((2, 6), {"band_share": 0.5})],
     "jitter": [((6,), {}), ((2, 3), {})],
     "level": [((2,), {}), ((2, 3), {})],

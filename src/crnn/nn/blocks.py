@@ -20,6 +20,7 @@ from crnn.nn import (  # noqa: F401  specs may name what is in there
     pool,
     position,
     recurrent,
+    running_norm,
     scale,
     spec_augment,
     spectral,

@@ -5,6 +5,7 @@ A layer of another package brings its function by the entry point group `crnn.lo
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from crnn.nn.patterns import Patterns
 from crnn.nn.pool import Pool, Pool2d
 from crnn.nn.position import Position
 from crnn.nn.recurrent import TORCH_CELLS, Recurrent
+from crnn.nn.running_norm import RunningNorm
 from crnn.nn.scale import Compress, InstanceNorm, Level
 from crnn.nn.scan import Scan
 from crnn.nn.spec_augment import SpecAugment
@@ -388,6 +390,17 @@ def _scan(cell: Scan, initial: Array, to: Builder, at: int, where: str, *, rever
 def _channel_norm(layer: ChannelNorm, to: Builder, at: int, where: str) -> int:
     scale = 1 / layer.std.double().flatten().cpu().numpy()
     return to.affine(layer.mean.flatten().cpu().numpy(), scale, np.zeros(len(scale)), at, where)
+
+
+@_lowers(RunningNorm)
+def _running_norm(layer: RunningNorm, to: Builder, at: int, where: str) -> int:
+    """A mean that forgets at a constant rate, taken from the frame."""
+    mean = _array(layer.mean.flatten())
+    none, one = np.zeros(len(mean)), np.ones(len(mean))
+    rate = to.affine(none, none, np.full(len(mean), math.log(layer.keep / (1 - layer.keep))), at, where)
+    both = to.add(ops.Concat(), [rate, at], (2 * len(mean),), where)
+    means = to.add(ops.GatedMean(initial=mean), [both], layer.out_features, where)
+    return to.add(ops.Add(), [at, to.affine(none, -one, none, means, where)], layer.out_features, where)
 
 
 @_lowers(Compress)
