@@ -11,7 +11,7 @@ import torch
 from crnn.errors import ExportError, MissingExtraError
 from crnn.export.onnx import OnnxStream, build_onnx, check_onnx, export_onnx, open_onnx
 from crnn.export.onnx_graph import Graph
-from crnn.export.onnx_ops import WRITERS
+from crnn.export.onnx_ops import PARTS, WRITERS
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
 from crnn.nn.head import HeadConfig
@@ -177,6 +177,8 @@ def test_recurrences_over_whole_sequences_skip_those_that_have_ended(cell, bidir
     layer = {"type": "recurrent", "cell": cell, "hidden_size": 5, "num_layers": 2, "learned_initial_state": True}
     network = make_network([{"type": "pool"}, {**layer, "bidirectional": bidirectional}], (3,), {"type": "attention"})
     stream = opened(network, whole=True)
+    kinds = [node.op_type for node in build_onnx(lower(network, TASK), whole=True).graph.node]
+    assert kinds.count(cell.upper()) == PARTS * 2 * (1 + bidirectional)
     for lengths in ([2, 3, 90, 4, 41, 40, 2], [70, 70], [2], [5, 60, 2]):
         assert_batches(stream, network, sequences((3,), lengths))
 
