@@ -37,7 +37,7 @@ def speech(data: DataSummary) -> Recipe:
 def speech_small(data: DataSummary) -> Recipe:
     """As speech, but it streams: causal convolutions, a GRU that runs forward; it lags behind by a window of sound."""
     layers = [
-        *_front(data),
+        *_front(data, running=True),
         *_convolutions(data, (64, 96), causal=True),
         {"type": "dropout", "rate": 0.1},
         {"type": "recurrent", "hidden_size": 128},
@@ -66,8 +66,12 @@ def deepspeech2(data: DataSummary) -> Recipe:
     return _recipe(data, [*layers, {"type": "norm", "kind": "batch"}])
 
 
-def _front(data: DataSummary) -> list[dict[str, Any]]:
-    """Frames of normalised features."""
+def _front(data: DataSummary, *, running: bool = False) -> list[dict[str, Any]]:
+    """Frames of normalised features.
+
+    Args:
+        running: take the mean so far from each band, as a stream can: a microphone or room is forgotten in seconds.
+    """
     if data.kind == "symbols":
         return [{"type": "embedding", "vocab_size": data.vocabulary_size, "channels": 64}]
     if data.kind != "audio":
@@ -85,7 +89,8 @@ def _front(data: DataSummary) -> list[dict[str, Any]]:
         "log_floor": 1e-5 * WINDOW_SECONDS * rate,  # about 50 dB below the loudest band of a recording with peak 1
     }
     hidden = round(min(0.05, LONGEST_MASK * rate / data.median_length), 4)
-    return [log_mel, {"type": "channel_norm"}, {"type": "spec_augment", "time_share": hidden, "band_share": 0.15}]
+    norms = [{"type": "running_norm"}, {"type": "channel_norm"}] if running else [{"type": "channel_norm"}]
+    return [log_mel, *norms, {"type": "spec_augment", "time_share": hidden, "band_share": 0.15}]
 
 
 def _convolutions(data: DataSummary, channels: tuple[int, ...], *, causal: bool) -> list[dict[str, Any]]:
