@@ -132,7 +132,7 @@ SUMMARY_EXAMPLES = {
     "last": [((3,), {}), ((3, 2), {}), ((4,), {"bidirectional": True})],
     "mean": [((3,), {}), ((3, 2), {})],
     "max": [((3,), {}), ((3, 2), {})],
-    "above": [((3,), {}), ((3, 2), {"thresholds": 1, "scale": 0.1})],
+    "above": [((3,), {}), ((3, 2), {"thresholds": 1, "scale": 0.1}), ((3,), {"maximum": False, "softness": 0.2})],
     "attention": [((3,), {}), ((3, 2), {"hidden_size": 5})],
     "strands": [
         ((4,), {"summary": {"type": "mean"}}),

@@ -29,13 +29,19 @@ def test_a_spec_survives_yaml(name: str) -> None:
     ("change", "dilations"),
     [
         ({}, [1, 2, 4, 8, 16, 32]),  # 8 * 32 of 300 frames
-        ({"num_examples": 100}, []),
+        ({"num_examples": 200}, []),
+        ({"num_examples": 100, "min_length": 500}, [1, 2, 4, 8, 16, 32]),
+        ({"num_examples": 100, "mean_length": 60}, []),
+        ({"num_examples": 100, "task": "regress"}, [1, 2, 4, 8, 16, 32]),
+        ({"num_examples": 100, "task": "multilabel"}, []),
         ({"mean_length": 90}, []),
         ({"min_length": 500}, []),
         ({"task": "regress"}, []),
     ],
 )
-def test_fixed_patterns_are_for_many_long_series_of_unequal_length(change: dict, dilations: list[int]) -> None:
+def test_fixed_patterns_are_for_few_series_and_for_many_long_ones_of_unequal_length(
+    change: dict, dilations: list[int]
+) -> None:
     parts = default(replace(SUMMARY, **change))["model"]["summary"]["summaries"]
     patterns = [part["layers"][0] for part in parts if part["type"] == "above"]
     assert [pattern["dilation"] for pattern in patterns] == dilations

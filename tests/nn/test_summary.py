@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from crnn.errors import ConfigError, ShapeError
 from crnn.nn.blocks import build_layers
 from crnn.nn.summary import _spaced_frames, build_summary, complete_summary, register_summary
-from crnn.sequences import pad
+from crnn.sequences import Sequences, pad
 
 CONV = {"type": "conv", "channels": 4}
 ROWS = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) - 3 for n in (6, 1, 4)]
@@ -197,6 +197,31 @@ def test_above_keeps_few_frames_of_much_data(monkeypatch):
     monkeypatch.setattr("crnn.nn.summary.MOST_FRAMES", 10)
     frames = _spaced_frames(pad([torch.arange(8 * i, 8 * i + 8.0)[:, None]]) for i in range(10))
     assert frames.squeeze(1).tolist() == [4.0 * i for i in range(20)]
+
+
+def test_above_without_the_maximum_gives_shares_alone():
+    x = Sequences(torch.tensor([[[1.0], [2.0], [-1.0]]]), torch.tensor([3]))
+    summary = build_summary({**ABOVE, "maximum": False}, (1,))
+    assert_close(summary(x), torch.full((1, 2), 2 / 3))
+
+
+def test_above_with_soft_thresholds_counts_frames_in_part():
+    x = Sequences(torch.tensor([[[0.5], [-1.0], [9.0]]]), torch.tensor([2]))  # the 9 is padding
+    summary = build_summary({"type": "above", "thresholds": 1, "softness": 0.5, "maximum": False}, (1,))
+    parts = torch.tensor([0.5, -1.0]).div(0.5).sigmoid()  # before it has learned any, thresholds are 0, deviations 1
+    assert_close(summary(x), parts.mean()[None, None])
+
+
+def test_soft_thresholds_are_as_soft_as_the_channel_is_wide():
+    x = Sequences(torch.tensor([[[0.0, 0.0], [2.0, 20.0]]]), torch.tensor([2]))  # deviations of 1 and 10
+    summary = build_summary({"type": "above", "thresholds": 1, "softness": 0.5}, (2,))
+    summary.fit_statistics([x])
+    assert_close(summary.steepness, torch.tensor([2.0, 0.2]), rtol=2e-3, atol=0)
+
+
+def test_a_threshold_is_not_softer_than_nothing():
+    with pytest.raises(ConfigError, match=r"above.softness=-1.0; expected 0 \(sharp\) or more"):
+        build_summary({"type": "above", "softness": -1}, (3,))
 
 
 def test_above_needs_a_threshold():

@@ -179,3 +179,8 @@ def test_the_table_per_class_is_sklearns():
     for i, row in enumerate(found.tables[0].rows):
         assert row[1:] == pytest.approx([expected[3][i], *(column[i] for column in expected[:3])])
     assert all(isinstance(count, int) for row in found.confusion for count in row)
+
+
+def test_a_linear_fit_aims_at_one_for_the_class_and_minus_one_for_others():
+    task = make()
+    assert task.aims(torch.tensor([1, 0])).tolist() == [[-1, 1, -1], [1, -1, -1]]

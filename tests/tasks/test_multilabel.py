@@ -80,3 +80,7 @@ def test_state_and_predictions():
     (row,) = again.predictions(outputs)
     assert row["labels"] == ["a", "c"]
     assert row["probabilities"]["a"] == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_a_linear_fit_aims_at_plus_and_minus_one():
+    assert make().aims(torch.tensor([[1.0, 0.0]])).tolist() == [[1, -1]]

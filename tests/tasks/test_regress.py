@@ -114,3 +114,7 @@ def test_state_gives_the_same_task():
     task = make(loss="quantile")
     again = Regress.from_state(task.state())
     assert (again.mean, again.std, again.config, again.labels) == (task.mean, task.std, task.config, task.labels)
+
+
+def test_a_linear_fit_aims_at_the_value_with_every_output():
+    assert make(loss="quantile").aims(torch.tensor([0.5, -1.0])).tolist() == [[0.5] * 3, [-1.0] * 3]

@@ -12,6 +12,8 @@ from crnn.data.augment import AugmentConfig
 from crnn.data.batch import Batches
 from crnn.data.dataset import Dataset, array_example
 from crnn.errors import ConfigError, DataError, ModelError
+from crnn.models.network import Network
+from crnn.models.spec import spec_from_plain
 from crnn.nn.conv import Conv, ConvConfig
 from crnn.tasks.classify import Classify, ClassifyConfig
 from crnn.tasks.regress import Regress, RegressConfig
@@ -80,6 +82,45 @@ RECIPES = {
     "plateau": {"schedule": "plateau", "plateau_patience": 1},
     "last": {"keep": "last", "max_grad_norm": None, "max_grad_value": 0.1},
 }
+
+
+def beside(alone=0.5):
+    """Patterns that a closed solution weighs, beside a trained convolution."""
+    layers = [{"type": "channel_norm"}, {"type": "missing", "mask": False}]
+    patterns = {"type": "above", "thresholds": 2, "scale": 0.1, "layers": [{"type": "patterns"}]}
+    learned = {"type": "mean", "layers": [{"type": "conv", "channels": 3}]}
+    head = {"ridge": True, "alone": alone, "dropout": 0.2}
+    torch.manual_seed(0)
+    summary = {"type": "concat", "summaries": [learned, patterns]}
+    return Network(spec_from_plain({"layers": layers, "summary": summary, "head": head}), features=(2,), outputs=2)
+
+
+def test_weights_in_closed_form_answer_before_training_and_stay():
+    network = beside()
+    config = options(epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    train(network, config)
+    outputs = compute_outputs(network, Batches(TRAIN, 8, shuffle=False, seed=0))
+    assert TASK.monitor(outputs, TASK.encode(TRAIN.targets, [""] * len(TRAIN)))["accuracy"] > 0.9
+    trained = beside()
+    train(trained, options(weight_decay=0.0))
+    fixed = network.head.fixed
+    assert fixed.tolist() == [False] * 3 + [True] * (len(fixed) - 3)
+    assert torch.equal(trained.head.linear.weight[:, fixed], network.head.linear.weight[:, fixed])
+    assert not torch.allclose(trained.head.linear.weight[:, ~fixed], network.head.linear.weight[:, ~fixed])
+
+
+def test_weights_in_closed_form_survive_an_interruption(tmp_path):
+    whole, first, second = beside(), beside(), beside()
+    train(whole, options(ema_decay=0.9))
+
+    def interrupt(update):
+        if update.record is not None and update.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(first, options(ema_decay=0.9), tmp_path, progress=interrupt)
+    train(second, options(ema_decay=0.9), tmp_path, resume=True)
+    assert same(second, whole)
 
 
 @pytest.mark.parametrize("stop", ["in an epoch", "after an epoch"])

@@ -177,10 +177,11 @@ class _Narrow:
         return values
 
     def _above(self, summary: Above, prefix: str, values: Kept) -> Kept:
-        """A block of values for each threshold, and one for the maximum."""
-        blocks, size = summary.config.thresholds + 1, summary.thresholds.shape[1]
+        """A block of values for each threshold, and one for the maximum if there is one."""
+        blocks, size = summary.config.thresholds + summary.config.maximum, summary.thresholds.shape[1]
         found = (torch.arange(blocks)[:, None] * size + values).flatten()
         self.take(summary, prefix, "thresholds", None, values)
+        self.take(summary, prefix, "steepness", values)
         self.take(summary, prefix, "mean", found)
         self.take(summary, prefix, "spread", found)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Network(nn.Module):
         self.outputs = outputs
         self.body = build_layers(spec.layers, features)
         self.summary = None if spec.summary is None else build_summary(spec.summary, self.body.out_features)
-        self.head = Head(self._head_size(), spec.head, outputs)
+        self.head = Head(self._head_size(), spec.head, outputs, fixed=self._fixed())
 
     def _head_size(self) -> int:
         if self.summary is not None:
@@ -52,6 +52,12 @@ class Network(nn.Module):
                 "summary the head takes (channels,); end with a flatten layer"
             )
         return self.body.out_features[0]
+
+    def _fixed(self) -> Tensor | None:
+        """Which values of the summary nothing trains; None where the layers before it are trained."""
+        if self.summary is None or any(p.requires_grad for p in self.body.parameters()):
+            return None
+        return self.summary.fixed
 
     def forward(self, x: Sequences) -> Any:
         self.check_lengths(x.lengths)
@@ -123,6 +129,26 @@ class Network(nn.Module):
             with torch.no_grad():
                 self.summary.fit_statistics(Through(self.body, batches))
             self.train(was_training)
+
+    @property
+    def fits_head(self) -> bool:
+        """True where fit_head does something."""
+        return self.head.has_ridge
+
+    @torch.no_grad()
+    def fit_head(self, batches: Iterable[Sequences], aims: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+        """Weights of the head that come in closed form from training data; after fit_statistics.
+
+        Args:
+            aims: what a linear fit of the outputs aims at, an example of the batches a row.
+            loss: of outputs for these examples.
+        """
+        assert self.summary is not None, "a head without a summary has nothing fixed"
+        was_training = self.training
+        self.eval()
+        features = torch.cat([self.summary.compute(self.body(x)) for x in batches])
+        self.head.fit(features, aims, loss)
+        self.train(was_training)
 
     @property
     def can_stream(self) -> bool:

@@ -110,6 +110,11 @@ class Summary(nn.Module):
         """True where fit_statistics does something, so that the training data has to be shown to it."""
         return type(self).fit_statistics is not Summary.fit_statistics
 
+    @property
+    def fixed(self) -> Tensor:
+        """(out_features,) of truth values: what training leaves as it is, given that the frames are."""
+        return torch.full((self.out_features,), not _is_trained(self))
+
     def _check_read(self, state: State) -> None:
         if not self.has_frames(state):
             raise StreamError(f"{type(self).__name__}: no frame has come yet; push at least one before reading")
@@ -312,6 +317,11 @@ class AboveConfig:
 
     thresholds: int = 4
     """For each channel: random values of it in training, one from each part of as many equal parts of them by size."""
+    softness: float = 0.0
+    """Above 0, a frame near a threshold counts in part: the sigmoid of its distance, in units of this many standard
+    deviations of the channel. At 0 it counts or not, so rounding may turn a frame that lies on a threshold."""
+    maximum: bool = True
+    """The largest value of each channel as well."""
     scale: float = 1.0
     """Standard deviation of what comes out, on the training data."""
     seed: int = 0
@@ -320,17 +330,19 @@ class AboveConfig:
     def __post_init__(self) -> None:
         if self.thresholds < 1:
             raise ConfigError(f"above.thresholds={self.thresholds}; expected at least 1")
+        if self.softness < 0:
+            raise ConfigError(f"above.softness={self.softness}; expected 0 (sharp) or more")
 
 
 @register_summary("above")
 class Above(Summary):
-    """The share of frames above each threshold, and the maximum; of every channel, standardised.
+    """The share of frames above each threshold, and the maximum if wanted; of every channel, standardised.
 
     Thresholds, means and spreads come from the training data and stay as they are. Before `fit_statistics` thresholds
-    and means are 0, and spreads 1.
+    and means are 0, and spreads and deviations 1.
 
     Shape:
-        returns (batch, values of a frame * (thresholds + 1)).
+        returns (batch, values of a frame * (thresholds + 1)), or * thresholds without the maximum.
     Source: Dempster, Schmidt & Webb 2021, arXiv:2012.08791 (the share; thresholds from quantiles); the maximum is from
         Dempster, Petitjean & Webb 2020, arXiv:1910.13051.
     """
@@ -339,28 +351,37 @@ class Above(Summary):
     thresholds: Tensor
     mean: Tensor
     spread: Tensor
+    steepness: Tensor | None
 
     def __init__(self, features: Features, config: AboveConfig) -> None:
         super().__init__(features)
         self.config = config
         size = self.out_features
-        self.out_features = size * (config.thresholds + 1)
+        self.out_features = size * (config.thresholds + config.maximum)
         self.register_buffer("thresholds", torch.zeros(config.thresholds, size))
         self.register_buffer("mean", torch.zeros(self.out_features))
         self.register_buffer("spread", torch.ones(self.out_features))
+        self.register_buffer("steepness", torch.full((size,), 1 / config.softness) if config.softness else None)
 
     def compute(self, x: Sequences) -> Tensor:
         data = x.data.flatten(2)
         if not x.is_full:
             data = data.masked_fill(~x.valid[..., None], -torch.inf)  # above nothing
-        return self._standardised(self._counts(data), x.lengths, data.amax(1))
+        return self._standardised(self._counts(data), x.lengths, self._largest(data))
+
+    def _largest(self, data: Tensor) -> Tensor:
+        """(batch, values), or (batch, 0) where the maximum is not wanted."""
+        return data.amax(1) if self.config.maximum else data.new_empty(len(data), 0)
 
     def _counts(self, data: Tensor) -> Tensor:
-        """(batch, thresholds * values): frames above each."""
+        """(batch, thresholds * values): frames above each, in whole or in part."""
+        if self.steepness is not None:
+            parts = ((data - threshold).mul_(self.steepness).sigmoid_() for threshold in self.thresholds)
+            return torch.cat([part.sum(1) for part in parts], 1)
         return torch.cat([(data > threshold).sum(1, dtype=torch.int32) for threshold in self.thresholds], 1)
 
     def _standardised(self, counts: Tensor, lengths: Tensor, largest: Tensor) -> Tensor:
-        shares = counts / lengths.to(largest.device)[:, None]
+        shares = (counts / lengths.to(largest.device)[:, None]).to(largest.dtype)
         return (torch.cat([shares, largest], 1) - self.mean) / self.spread
 
     def fit_statistics(self, batches: Iterable[Sequences]) -> None:
@@ -370,6 +391,8 @@ class Above(Summary):
         generator = torch.Generator().manual_seed(self.config.seed)
         place = (torch.arange(parts)[:, None] + torch.rand(parts, size, generator=generator)) / parts
         self.thresholds.copy_(values.gather(0, (place * (len(values) - 1)).long()))
+        if self.steepness is not None:
+            self.steepness.copy_(1 / (self.config.softness * (values.std(0, correction=0) + LEAST_SPREAD)))
         self.mean.zero_()
         self.spread.fill_(1.0)
         found = torch.cat([self(x).cpu() for x in batches])
@@ -378,15 +401,17 @@ class Above(Summary):
 
     def start(self, batch: int) -> State:
         parts, size = self.thresholds.shape
-        counts = torch.zeros(batch, parts * size, dtype=torch.int64)  # of a stream that may run for days
-        return counts, torch.full((batch, size), -torch.inf), torch.zeros(batch, dtype=torch.int64)
+        exact = torch.int64 if self.steepness is None else torch.float64  # of a stream that may run for days
+        counts = torch.zeros(batch, parts * size, dtype=exact)
+        largest = torch.full((batch, size if self.config.maximum else 0), -torch.inf)
+        return counts, largest, torch.zeros(batch, dtype=torch.int64)
 
     def push(self, data: Tensor, state: State) -> State:
         if data.shape[1] == 0:
             return state
         counts, largest, length = state
         data = data.flatten(2)
-        largest = torch.maximum(largest.to(data), data.amax(1))
+        largest = torch.maximum(largest.to(data), self._largest(data))
         return counts.to(data.device) + self._counts(data), largest, length + data.shape[1]
 
     def read(self, state: State) -> Tensor:
@@ -408,6 +433,10 @@ def _spaced_frames(batches: Iterable[Sequences]) -> Tensor:
             kept, step = [torch.cat(kept)[::2]], 2 * step
             size = len(kept[0])
     return torch.cat(kept)
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
 
 
 @config
@@ -536,6 +565,11 @@ class Concat(Summary):
     @property
     def learns_statistics(self) -> bool:
         return any(part.learns_statistics for _, part in self._pairs)
+
+    @property
+    def fixed(self) -> Tensor:
+        """Of each part: fixed where neither it nor the layers in front of it have anything to train."""
+        return torch.cat([part.fixed & (not _is_trained(branch)) for branch, part in self._pairs])
 
     def fit_statistics(self, batches: Iterable[Sequences]) -> None:
         """Of each part that learns any."""

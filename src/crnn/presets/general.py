@@ -18,13 +18,32 @@ def default(data: DataSummary) -> Recipe:
     return _default_audio(data) if data.kind == "audio" else _default_series(data)
 
 
+FEW = 128
+"""Series, up to which a narrow network is trained beside a regression on fixed patterns."""
+
+
 def _default_series(data: DataSummary) -> Recipe:
+    few = _are_few(data)
+    width, hidden_size = (48, 32) if few else (96, 64)
     shrink = -(-data.mean_length // 128)  # convolutions see about 128 frames, the recurrence about 64
     shrink_more = -(-data.mean_length // (64 * shrink))
-    stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (5, 11, 23)]
+    stem = [[{"type": "conv", "channels": 2 * width // 3, "kernel_size": k, "bias": False}] for k in (5, 11, 23)]
     convolutions = [{"type": "jitter"}, {"type": "parallel", "branches": stem}, *NORM_RELU, *_pool(shrink)]
-    convolutions += [_residual(96, (5, 3)), _residual(96, (5, 3))]
-    recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 64, "bidirectional": True}]
+    convolutions += [_residual(width, (5, 3)), _residual(width, (5, 3))]
+    recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": hidden_size, "bidirectional": True}]
+    front, patterns = _series_front(data), _patterns(data)
+    model: dict[str, Any] = {"layers": [*front, *convolutions], "summary": _both(recurrence), "head": _head(data)}
+    if patterns:
+        learned = {**_both(recurrence), "layers": convolutions}
+        model |= {"layers": front, "summary": {"type": "concat", "summaries": [learned, *patterns]}}
+    train = _series_training(data)
+    if few:
+        model["head"] |= {"ridge": True}
+        train |= {"steps": 600}
+    return {"model": model, "train": train, "task": _smoothing(data)}
+
+
+def _series_training(data: DataSummary) -> dict[str, Any]:
     train: dict[str, Any] = {
         "steps": max(1200, 6 * data.num_examples // 16),
         "batch_size": 16,
@@ -35,32 +54,42 @@ def _default_series(data: DataSummary) -> Recipe:
     }
     if data.kind == "series" and data.min_length == data.max_length > 128:  # finely sampled shapes of one duration:
         train["augment"] = {"time_warp": 0.2}  # the speed inside of them may vary
-    front, patterns = _series_front(data), _patterns(data)
-    model: dict[str, Any] = {"layers": [*front, *convolutions], "summary": _both(recurrence), "head": _head(data)}
-    if patterns:
-        learned = {**_both(recurrence), "layers": convolutions}
-        model |= {"layers": front, "summary": {"type": "concat", "summaries": [learned, *patterns]}}
-    return {"model": model, "train": {**train, **_stopping(data)}, "task": _smoothing(data)}
+    return {**train, **_stopping(data)}
+
+
+def _are_few(data: DataSummary) -> bool:
+    """Too few series to find all filters from them: fixed patterns are weighed in closed form beside them.
+
+    In short series patterns have no room, and short filters are soon found; in a regression they still keep the trained
+    part from believing in noise.
+    """
+    if data.kind != "series" or data.num_examples > FEW:
+        return False
+    return data.task == "regress" or (data.task == "classify" and data.mean_length >= 64)
 
 
 def _patterns(data: DataSummary) -> list[dict[str, Any]]:
-    """Summaries of fixed patterns at every dilation that fits: for classes of many long series of unequal length.
+    """Summaries of fixed patterns at every dilation that fits: for few series, and for classes of many long ones.
 
-    They see the detail that pooling hides. On a few dozen examples the head would fit those by them alone, before any
-    filter is found; and series of one length, whose speed training varies, gained nothing by them.
+    Many long series of unequal length: they see the detail that pooling hides, and are trained with the rest. Few
+    series: filters that need not be found, weighed in closed form; trained, they would crowd out the learned ones, and
+    maxima over time are less sure than shares of it. Between the two they gained nothing.
     """
-    is_long = data.mean_length > 128 and data.min_length < data.max_length
-    if data.kind != "series" or data.task != "classify" or not is_long or data.num_examples < 256:
+    few = _are_few(data)
+    many = data.kind == "series" and data.task == "classify" and data.num_examples >= 256
+    if not few and not (many and data.mean_length > 128 and data.min_length < data.max_length):
         return []
-    thresholds, mixtures = 2, 4
+    thresholds, mixtures = 4 if few else 2, 4
     dilations = [2**i for i in range(1 + max(0, math.floor(math.log2(max(1.0, (data.median_length - 1) / 8)))))]
     channels = data.num_channels * (4 if data.varied_scale else 2)  # at least: of the front
     size = len(dilations) * KERNELS * min(channels, mixtures) * (thresholds + 1)
+    above = {"type": "above", "thresholds": thresholds, "maximum": not few, "scale": round(8 / math.sqrt(size), 4)}
+    if few:
+        above["softness"] = 0.2
     parts = []
     for dilation in dilations:
         pattern = {"type": "patterns", "dilation": dilation, "mixtures": mixtures, "seed": dilation}
-        above = {"type": "above", "thresholds": thresholds, "scale": round(8 / math.sqrt(size), 4), "seed": dilation}
-        parts.append({**above, "layers": [pattern]})
+        parts.append({**above, "seed": dilation, "layers": [pattern]})
     return parts
 
 
@@ -266,8 +295,11 @@ def _live_series(data: DataSummary) -> Recipe:
         _causal_residual(96, (5, 3)),
     ]
     recurrence = [*_pool(shrink_more), {"type": "recurrent", "hidden_size": 96}]
-    recipe = _default_series(data)
-    return {**recipe, "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)}}
+    return {
+        "model": {"layers": layers, "summary": _both(recurrence), "head": _head(data)},
+        "train": _series_training(data),
+        "task": _smoothing(data),
+    }
 
 
 def _live_front(data: DataSummary) -> list[dict[str, Any]]:

@@ -507,15 +507,24 @@ def _max(summary: Max, to: Builder, at: int, where: str) -> int:
 
 @_lowers(Above)
 def _above(summary: Above, to: Builder, at: int, where: str) -> int:
-    """A huge slope over the threshold, and tanh of what is positive of it: 1 above, else 0; its mean is the share."""
+    """A huge slope over the threshold, and tanh of what is positive of it: 1 above, else 0; its mean is the share.
+
+    With soft thresholds, the sigmoid of a slope.
+    """
     size = to.nodes[at].size
     ends = []
     for threshold in summary.thresholds:
+        if summary.steepness is not None:
+            slope = to.affine(threshold, summary.steepness, np.zeros(size), at, where)
+            part = to.add(ops.Map(function="sigmoid"), [slope], to.shape(at), where)
+            ends.append(to.add(ops.Mean(), [part], (size,), where))
+            continue
         steep = to.affine(threshold, np.full(size, 1e30), np.zeros(size), at, where)
         positive = to.add(ops.Map(function="relu"), [steep], to.shape(at), where)
         is_above = to.add(ops.Map(function="tanh"), [positive], to.shape(at), where)
         ends.append(to.add(ops.Mean(), [is_above], (size,), where))
-    ends.append(to.add(ops.Max(), [at], (size,), where))
+    if summary.config.maximum:
+        ends.append(to.add(ops.Max(), [at], (size,), where))
     found = to.add(ops.Concat(), ends, (summary.out_features,), where)
     return to.affine(summary.mean, 1 / summary.spread.double(), np.zeros(summary.out_features), found, where)
 

@@ -118,6 +118,10 @@ class Classify(Task):
             loss = (per_class * weight).sum() / (shares * weight).sum()
         return loss
 
+    def aims(self, targets: Tensor) -> Tensor:
+        """1 for the true class, -1 for the others."""
+        return 2.0 * F.one_hot(targets, len(self.labels)) - 1
+
     def mix(self, targets: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
         return super().mix(F.one_hot(targets, len(self.labels)).float(), partner, weight)
 

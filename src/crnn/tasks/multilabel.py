@@ -86,6 +86,10 @@ class MultiLabel(Task):
                 row[self._index[label]] = 1
         return codes
 
+    def aims(self, targets: Tensor) -> Tensor:
+        """1 for a label that is present, -1 for one that is not."""
+        return 2 * targets - 1
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean binary cross-entropy over labels; class_weights weigh the presence of a label against its absence."""
         weight = None if self._weight is None else self._weight.to(outputs)

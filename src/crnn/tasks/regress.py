@@ -101,6 +101,10 @@ class Regress(Task):
             return F.l1_loss(predicted, targets)
         return F.huber_loss(predicted, targets, delta=self.config.huber_delta)
 
+    def aims(self, targets: Tensor) -> Tensor:
+        """The value itself, for every quantile."""
+        return targets[:, None].expand(-1, self.num_outputs)
+
     def _pinball(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(batch, quantiles). Source: Koenker & Bassett 1978."""
         error = targets[:, None] - outputs

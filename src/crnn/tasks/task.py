@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from crnn.data.dataset import Kind, Target
+from crnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,14 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean training loss of a batch, a scalar. outputs: (batch, num_outputs)."""
+
+    def aims(self, targets: Tensor) -> Tensor:
+        """What a linear fit of the outputs aims at, (n, outputs), for targets as `encode` gives them.
+
+        Raises:
+            ConfigError: this task has none.
+        """
+        raise ConfigError(f"head.ridge: the task {self.name!r} has no targets for a linear fit; leave ridge away")
 
     def mix(self, targets: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
         """Targets of examples mixed with others of their batch (mixup), as `loss` takes them.

@@ -53,6 +53,8 @@ VALIDATION_CACHE = 1 << 28
 """Bytes of validation data, at most, that are kept decoded; more is read again for every validation."""
 STATISTICS_VALUES = 20_000_000
 """Values of training data, at most, from which front-ends learn their statistics."""
+RIDGE_EXAMPLES = 2000
+"""Training examples from which a head learns weights in closed form: more cost their number cubed."""
 RELEASE_EVERY = 1 << 22
 """Values of training data between two releases of freed memory: a few batches of long recordings."""
 FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_seconds", "threads"}
@@ -239,8 +241,11 @@ class _Trainer:
     def begin(self, checkpoint: Checkpoint | None, *, learn_statistics: bool) -> None:
         """Start from the network as it is, after its front-ends have seen training data, or from a checkpoint."""
         learn = getattr(self.network, "fit_statistics", None)
-        if learn is not None and learn_statistics:
-            learn(self._sample())
+        if learn_statistics:
+            if learn is not None:
+                learn(x for x, _ in self._sample())
+            if getattr(self.network, "fits_head", False):
+                self._fit_head()
         if self.config.ema_decay is not None:
             self.average = Average(self.network, self.config.ema_decay)
         if checkpoint is not None:
@@ -249,11 +254,23 @@ class _Trainer:
             self.ranks.check_same(json.dumps(self._identity(), sort_keys=True))
             self.trained = nn.parallel.DistributedDataParallel(self.network)
 
-    def _sample(self) -> Iterator[Sequences]:
-        """Training batches, unaugmented, up to a size that fits in memory together."""
+    def _fit_head(self) -> None:
+        """Weights of the head that come in closed form."""
+        sequences: list[Sequences] = []
+        indices: list[Tensor] = []
+        for x, chosen in self._sample():
+            sequences.append(x)
+            indices.append(chosen)
+            if sum(map(len, indices)) >= RIDGE_EXAMPLES:
+                break
+        targets = self.targets[torch.cat(indices).to(self.device)]
+        self.network.fit_head(sequences, self.task.aims(targets), lambda outputs: self.task.loss(outputs, targets))  # type: ignore[operator]
+
+    def _sample(self) -> Iterator[tuple[Sequences, Tensor]]:
+        """Training batches, unaugmented, with their positions, up to a size that fits in memory together."""
         values = 0
-        for x, _ in self.batches.epoch(0):
-            yield x.to(self.device)
+        for x, indices in self.batches.epoch(0):
+            yield x.to(self.device), indices
             values += x.data.numel()
             if values > STATISTICS_VALUES:
                 return
