@@ -4,12 +4,13 @@
 
 writes OUT/train (fonts that matplotlib ships), OUT/test (the same fonts, other sentences) and OUT/unseen (other
 families: Liberation and FreeFont, where they are installed). Sentences come from the text files of --text, else from
-the Debian package 'fortunes', else from the few that stand below.
+the Debian package 'fortunes', else they are put together from the words that stand below.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 
@@ -29,14 +30,10 @@ UNSEEN = (Path("/usr/share/fonts/truetype/liberation"), Path("/usr/share/fonts/t
 FORTUNES = Path("/usr/share/games/fortunes")
 SHORTEST, LONGEST = 25, 60
 """Characters of a line."""
-SENTENCES = (
-    "The quick brown fox jumps over the lazy dog.",
-    "Sphinx of black quartz, judge my vow: 0123456789!",
-    "A line is read from left to right, one column at a time.",
-    "Who pays for coffee (and cake) on a Monday in June?",
-    '"Never again," said Max; "I would rather walk home."',
-    "In 1968 & 1975 they sold 42% of it for $3,600 a piece.",
-)
+WHO = ("The baker", "A tall guest", "My aunt Zoe", "Mr Quick", "The pilot", "Nobody", "An old judge", "Xaver", "She")
+DOES = ("counts", "paints", "wraps", "hides", "juggles", "buys", "forgets", "sells", "mends", "asks for", "knows")
+WHAT = ("4 red boxes", "35 plums", "the key", "a blue kite", "6 jars of fig jam", "her hat", "10 maps", "it", "2 keys")
+WHEN = ("at noon.", "in May, too.", "(twice a week).", "for $7 & 80 cents!", 'and says: "Why?"', "- or so.", "by 9:15;")
 
 
 def find_fonts(*, unseen: bool) -> list[Path]:
@@ -47,12 +44,12 @@ def find_fonts(*, unseen: bool) -> list[Path]:
     return [folder / f"{name}.ttf" for name in SHIPPED]
 
 
-def find_sentences(files: list[Path]) -> list[str]:
+def find_sentences(files: list[Path], *, own: bool = False) -> list[str]:
     """Different lines of plain ASCII of a usual length, sorted, so that their order depends on no file system."""
-    if not files and FORTUNES.is_dir():
+    if not files and FORTUNES.is_dir() and not own:
         files = [path for path in FORTUNES.iterdir() if path.is_file() and not path.suffix]
     if not files:
-        return list(SENTENCES)
+        return sorted(" ".join(words) for words in itertools.product(WHO, DOES, WHAT, WHEN))
     found = set()
     for path in files:
         for line in path.read_text(encoding="utf-8", errors="ignore").splitlines():
@@ -62,15 +59,17 @@ def find_sentences(files: list[Path]) -> list[str]:
     return sorted(found)
 
 
-def render(text: str, font: Path, random: np.random.Generator) -> NDArray[np.uint8]:
-    """A grey image of a line, as a scanner may see it: (height, width)."""
-    face = ImageFont.truetype(str(font), size=int(random.integers(26, 33)))
+def render(
+    text: str, font: Path, random: np.random.Generator, *, sizes: tuple[int, int] = (26, 33), worn: bool = True
+) -> NDArray[np.uint8]:
+    """A grey image of a line, (height, width); worn: as a scanner may see it, else as it was printed."""
+    face = ImageFont.truetype(str(font), size=int(random.integers(*sizes)))
     left, top, right, bottom = face.getbbox(text)
     margin = int(random.integers(4, 9))
     image = Image.new("L", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), 255)
     ink = int(random.integers(0, 70))
     ImageDraw.Draw(image).text((margin - left, margin - top), text, font=face, fill=ink)
-    return degrade(image, random)
+    return degrade(image, random) if worn else np.asarray(image)
 
 
 def degrade(image: Image.Image, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -125,14 +124,68 @@ def write_sets(out: Path, *, train: int, test: int, seed: int = 0, files: list[P
     return list(counts)
 
 
+def write_example(out: Path) -> None:
+    """Small, clean lines: 48 in OUT/train, 12 in OUT/test, and 4 on a page, with PAGE XML, beside OUT."""
+    sentences = find_sentences([], own=True)
+    order = np.random.default_rng(7).permutation(len(sentences))
+    fonts = [font for font in find_fonts(unseen=False) if font.stem in ("DejaVuSans", "DejaVuSerif", "STIXGeneral")]
+    images = []
+    for i, number in enumerate(order[:64]):
+        text = sentences[number]
+        pixels = render(text, fonts[i % len(fonts)], np.random.default_rng(i), sizes=(18, 21), worn=False)
+        image = Image.fromarray((pixels // 32 * 36).astype(np.uint8)).quantize(8)
+        if i >= 60:
+            images.append((text, image.convert("L")))
+            continue
+        folder = out / ("train" if i < 48 else "test")
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{i:02}.png", optimize=True)
+        (folder / f"{i:02}.gt.txt").write_text(text + "\n", encoding="utf-8")
+    _write_page(out.parent / "page", images)
+
+
+def _write_page(out: Path, images: list[tuple[str, Image.Image]]) -> None:
+    """Lines below each other on one image, their outlines and texts as PAGE."""
+    out.mkdir(parents=True, exist_ok=True)
+    page = Image.new("L", (40 + max(image.width for _, image in images), 60 * len(images) + 20), 252)
+    marked = []
+    for i, (text, image) in enumerate(images):
+        left, top = 20, 20 + 60 * i
+        page.paste(image, (left, top))
+        right, bottom = left + image.width - 1, top + image.height - 1
+        points = f"{left},{top} {right},{top} {right},{bottom} {left},{bottom}"
+        escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+        marked.append(
+            f'      <TextLine id="line{i + 1}"><Coords points="{points}"/>\n'
+            f"        <TextEquiv><Unicode>{escaped}</Unicode></TextEquiv></TextLine>"
+        )
+    page.quantize(8).save(out / "page.png", optimize=True)
+    corners = f"0,0 {page.width - 1},0 {page.width - 1},{page.height - 1} 0,{page.height - 1}"
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">',
+        f'  <Page imageFilename="page.png" imageWidth="{page.width}" imageHeight="{page.height}">',
+        f'    <TextRegion id="region"><Coords points="{corners}"/>',
+        *marked,
+        "    </TextRegion>",
+        "  </Page>",
+        "</PcGts>",
+    ]
+    (out / "page.xml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--example", action="store_true", help="write what examples/lines and examples/page hold")
     parser.add_argument("--train", type=int, default=2000, help="lines to train on")
     parser.add_argument("--test", type=int, default=300, help="lines of each test set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files of sentences, a line each")
     options = parser.parse_args()
+    if options.example:
+        write_example(options.out)
+        return
     names = write_sets(options.out, train=options.train, test=options.test, seed=options.seed, files=options.text)
     print(f"{options.out}: {', '.join(names)}")
 

@@ -263,6 +263,40 @@ def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
+def text_lines(results: Results) -> list[str]:
+    rows, notes = [], []
+    for name, found in results["sets"].items():
+        sides = list(dict.fromkeys(row["side"] for row in found["rows"]))
+        for side in sides:
+            here = [row for row in found["rows"] if row["side"] == side]
+            for who in dict.fromkeys(row["who"] for row in here):
+                runs = [row for row in here if row["who"] == who]
+                goal = found["goal"] if who == "crnn" and side == "test" else None
+                rows.append(
+                    [
+                        name if side == "test" else f"{name}, {side}",
+                        who,
+                        *(
+                            f"{100 * statistics.mean(run[key] for run in runs):.2f}"
+                            for key in ("cer", "cer_plain", "wer")
+                        ),
+                        f"{statistics.mean(run['lines_per_cpu_second'] for run in runs):.0f}",
+                        f"<= {100 * goal:.1f}" if goal else "",
+                    ]
+                )
+        counts = " / ".join(f"{count} {side}" for side, count in found["counts"].items())
+        sentences = f"; sentences: {found['sentences']}" if "sentences" in found else ""
+        published = f"; published: {found['published']}" if found["published"] else ""
+        notes.append(
+            f"{name}: {found['split']} ({counts}), preset {found['preset']}, {found['parameters']:,} parameters, "
+            f"height {found['height']}, {found['epochs']} epochs in {found['train_cpu_seconds']:.0f} s of CPU time, "
+            f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}{sentences}{published}."
+        )
+    head = ["lines", "reader", "CER %", "plain CER %", "WER %", "lines a CPU second", "goal"]
+    tail = f"Tesseract: {results['tesseract']}, --psm 7, models as Debian ships them. {_where(results)}."
+    return [*markdown(head, rows), "", " ".join([*notes, tail])]
+
+
 TABLES: dict[str, Callable[[Results], list[str]]] = {
     "exact_lengths": exact_lengths,
     "engine_overhead": engine_overhead,
@@ -272,6 +306,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "kernels": kernels,
     "early_decisions": early_decisions,
     "transcribe": transcribe,
+    "text_lines": text_lines,
 }
 """By the name of the result file and of the markers in the page."""
 

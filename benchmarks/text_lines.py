@@ -188,7 +188,7 @@ def run_set(line_set: LineSet, options: argparse.Namespace) -> None:
         "rows": rows,
     }
     if line_set.name == "rendered":
-        found["sentences"] = f"Debian package fortunes ({FORTUNES})" if FORTUNES.is_dir() else "six of our own"
+        found["sentences"] = "Debian package fortunes" if FORTUNES.is_dir() else "put together from a few words"
 
     def change(results: dict[str, Any]) -> None:
         facts = {"machine": describe_machine(options.threads), "versions": versions()}

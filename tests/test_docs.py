@@ -21,6 +21,7 @@ import functools
 import io
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +147,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             place = tmp_path / recording.relative_to(ROOT)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(recording)
+    for name in ("lines", "page"):
+        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(crnn.run, "train", shortened(crnn.run.train))
     small = FloorConfig(max_examples=60, num_kernels=40)

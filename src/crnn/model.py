@@ -21,7 +21,7 @@ from crnn.alphabets import AlphabetName, alphabet_of
 from crnn.config import to_plain
 from crnn.data.batch import ONE_PASS_CACHE, Batches, one_pass_values
 from crnn.data.dataset import Dataset, Kind, frame_shape
-from crnn.data.read import OnBad, as_frame, from_arrays, read
+from crnn.data.read import OnBad, as_frame, from_arrays, options_of, read
 from crnn.data.readers.reader import number_channels
 from crnn.errors import ConfigError, DataError, ModelError, StreamError
 from crnn.export.export import Exported, export
@@ -152,6 +152,7 @@ class Model:
         if isinstance(source, Dataset):
             data = source
         elif _are_files(source) or as_frame(source) is not None:
+            takes = options_of(source, format) if _are_files(source) else frozenset()
             data = read(
                 source,
                 labels=labels,
@@ -162,8 +163,8 @@ class Model:
                 time=time,
                 format=format if _are_files(source) else None,
                 channels=self.inputs.channel_names,
-                sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" else None,
-                height=self.inputs.height if _are_files(source) else None,
+                sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" and "sample_rate" in takes else None,
+                height=self.inputs.height if "height" in takes else None,  # else it is of another kind, which is said
                 alphabet=self.inputs.alphabet,
                 targets=targets,
                 on_bad=on_bad,

@@ -79,6 +79,14 @@ def test_a_folder_of_both_and_pages_as_groups(page):
     assert {example.group for example in data} == {"page.xml", "alto.xml"}
 
 
+def test_images_that_no_page_names_are_said(page):
+    assert read(page).problems == ()
+    PIL.new("L", (50, 20), 255).save(page / "other.png")
+    (problem,) = read(page).problems
+    assert problem.level == "warning"
+    assert "1 images are named by no page and left out (first other.png); read them apart" in problem.what
+
+
 def test_points_of_older_pages_and_names_with_folders(page):
     old = PAGE.replace('points="10,10 109,10 109,29 10,29"/>', ">").format(image="scans\\page.png")
     corners = "".join(f'<Point x="{x}" y="{y}"/>' for x, y in ((10, 10), (109, 10), (109, 29), (10, 29)))

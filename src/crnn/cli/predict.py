@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVENTS = (".atr", ".tsv")
 TEXTS = (".srt", ".ctm", ".txt")
+PAGES = (".xml",)
 """Suffixes of files that are written at once; others hold rows, and are written in parts."""
 
 
@@ -29,7 +30,8 @@ def predict(
         typer.Option(
             "-o",
             "--out",
-            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt",
+            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt, "
+            "or as .xml into the page (PAGE or ALTO) that it was read from.",
         ),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="ray: by the workers of a Ray cluster.")] = None,
@@ -54,7 +56,7 @@ def predict(
     from crnn.training.outputs import describe_windows
 
     file = None if out is None else options.writable(out, "--out")
-    is_large = file is not None and file.suffix not in (*EVENTS, *TEXTS)
+    is_large = file is not None and file.suffix not in (*EVENTS, *TEXTS, *PAGES)
     if cluster not in (None, "ray") or (cluster is not None and not is_large):
         raise ConfigError(f"--cluster {cluster}: expected ray, with --out as .parquet or .jsonl")
     trained = runs.Run(run)
@@ -94,6 +96,9 @@ def predict(
             )
         elif file.suffix in EVENTS:
             print(f"{_write_events(file, data, predictions)} events: {file}")
+        elif file.suffix in PAGES:
+            _write_page(file, files, data, predictions)
+            print(f"{len(predictions)} lines: {file}")
         else:
             _write_texts(file, data, predictions)
             print(f"{len(predictions)} transcripts: {file}")
@@ -127,6 +132,32 @@ def _write_texts(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -
     made = {".ctm": lambda: as_ctm(ids, predictions), ".txt": lambda: as_text(ids, predictions)}
     text = as_srt(predictions[0]) if file.suffix == ".srt" else made[file.suffix]()
     file.write_text(text, encoding="utf-8")
+
+
+def _write_page(file: Path, files: list[str], data: Dataset, predictions: list[dict[str, Any]]) -> None:
+    """Recognised text in a copy of the page that the lines come from.
+
+    Raises:
+        ConfigError: the model writes no text; or the lines are not those of one PAGE or ALTO file.
+    """
+    from crnn.data.readers.page_xml import RecognisedLine, RecognisedWord, write_page
+    from crnn.errors import ConfigError
+
+    if any("text" not in prediction for prediction in predictions):
+        raise ConfigError(f"--out {file}: this model writes no text; write its answers as .jsonl")
+    if len(files) != 1 or not files[0].lower().endswith(".xml"):
+        raise ConfigError(
+            f"--out {file}: holds the text of one page, found {', '.join(files[:3])}; give one PAGE or ALTO"
+        )
+    lines = {}
+    for example, prediction in zip(data, predictions, strict=True):
+        words = [
+            RecognisedWord(word["text"], word["start"] / example.length, word["end"] / example.length)
+            for word in prediction["words"]
+        ]
+        line = RecognisedLine(prediction["text"], prediction["confidence"], tuple(words))
+        lines[example.id.rpartition("#")[2]] = line
+    write_page(Path(files[0]), lines, file)
 
 
 def _write_events(file: Path, data: Dataset, predictions: list[dict[str, Any]]) -> int:

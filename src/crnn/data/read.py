@@ -371,6 +371,16 @@ def _read_each(paths: tuple[Path, ...], options: ReadOptions, format: str | None
     )
 
 
+def options_of(source: Any, format: str | None = None) -> frozenset[str]:
+    """What the reader of a path, or of several, can be told, such as 'sample_rate'.
+
+    Raises:
+        DataError: as choose_reader.
+    """
+    paths: Source = Path(source) if _is_path(source) else tuple(Path(item) for item in source)
+    return (find_reader(format) if format else choose_reader(paths)).options
+
+
 def choose_reader(source: Source) -> Reader:
     """The first reader that claims the source.
 

@@ -11,7 +11,7 @@ from crnn.presets.recipe import DataSummary, Recipe
 CRNN_2015_HEIGHT = 32
 COLUMNS_PER_LABEL = 6.5
 """Input columns for each letter (and blank between equal ones) of the tightest text, from which four may become one."""
-STEPS, PASSES = 1500, 12
+STEPS, PASSES = 1500, 10
 """Updates that any set needs, however small, and passes over a large one."""
 
 
@@ -118,4 +118,4 @@ def _conv(channels: int) -> dict[str, Any]:
 
 
 def _pool(columns: int, rows: int) -> dict[str, Any]:
-    return {"type": "pool2d", "kind": "max", "size": [columns, rows], "tail": "ceil"}
+    return {"type": "pool2d", "kind": "max", "size": [columns, rows], "tail": "floor"}

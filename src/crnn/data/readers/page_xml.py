@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from crnn.data.dataset import Dataset, Example, Problem
 from crnn.data.readers.files import folder_splits, walk
 from crnn.data.readers.images import (
+    SUFFIXES as IMAGE_SUFFIXES,
+)
+from crnn.data.readers.images import (
     image_dataset,
     import_pillow,
     inverted_among,
@@ -88,9 +91,11 @@ def read_pages(source: Source, options: ReadOptions) -> Dataset:
     examples: list[Example] = []
     opens: list[Callable[[], NDArray[np.float32]]] = []
     problems: list[Problem] = []
+    used: set[Path] = set()
     for name, path in files.items():
         try:
             image, lines = read_page(path)
+            used.add(image.resolve())
             size = read_size(image)
         except DataError as error:
             problems.append(Problem(str(path), str(error).removeprefix(f"{path}: ")))
@@ -110,8 +115,20 @@ def read_pages(source: Source, options: ReadOptions) -> Dataset:
             examples.append(Example(f"{name}#{line.id}", where, width, load, text, group, split))
             opens.append(functools.partial(_cut, image, line.polygon))
     shown = str(source) if isinstance(source, Path) else f"{len(source)} files"
-    problems += inverted_among(opens, shown)
+    problems += [*inverted_among(opens, shown), *_without_page(source, used)]
     return image_dataset(examples, problems, height, f"{shown} (lines of {len(files)} pages)")
+
+
+def _without_page(source: Source, used: set[Path]) -> list[Problem]:
+    """One warning for images in the folder that no page names."""
+    if not isinstance(source, Path) or not source.is_dir():
+        return []
+    others = [name for name in walk(source) if name.lower().endswith(IMAGE_SUFFIXES)]
+    others = [name for name in others if (source / name).resolve() not in used]
+    if not others:
+        return []
+    what = f"{len(others)} images are named by no page and left out (first {others[0]}); read them apart"
+    return [Problem(str(source), what, "warning")]
 
 
 def read_page(path: Path) -> tuple[Path, list[PageLine]]:
