@@ -30,8 +30,8 @@ def predict(
         typer.Option(
             "-o",
             "--out",
-            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm, .txt, or "
-            "as .xml into the page (PAGE or ALTO) it was read from.",
+            help="Write .parquet or JSON lines; events of one record as .atr, of all as .tsv; text as .srt, .ctm or "
+            ".txt, or as .xml into its page (PAGE, ALTO).",
         ),
     ] = None,
     cluster: Annotated[str | None, typer.Option(help="ray: by the workers of a Ray cluster.")] = None,
