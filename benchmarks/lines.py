@@ -176,18 +176,20 @@ def _write_page(out: Path, images: list[tuple[str, Image.Image]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", help="the folder to write; none shows how to call it")
     parser.add_argument("--example", action="store_true", help="write what examples/lines and examples/page hold")
     parser.add_argument("--train", type=int, default=2000, help="lines to train on")
     parser.add_argument("--test", type=int, default=300, help="lines of each test set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", type=Path, nargs="*", default=[], help="files of sentences, a line each")
     options = parser.parse_args()
-    if options.example:
+    if options.out is None:  # as `make bench` calls every file
+        parser.print_usage()
+    elif options.example:
         write_example(options.out)
-        return
-    names = write_sets(options.out, train=options.train, test=options.test, seed=options.seed, files=options.text)
-    print(f"{options.out}: {', '.join(names)}")
+    else:
+        names = write_sets(options.out, train=options.train, test=options.test, seed=options.seed, files=options.text)
+        print(f"{options.out}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
