@@ -246,6 +246,64 @@ def _floor(found: Results) -> str:
     return f"{text} on {len(folds)} of {found['folds']} folds, ours there {ours:.3f}"
 
 
+def tagging(results: Results) -> list[str]:
+    """Heartbeats of unseen patients, and sounds in scenes."""
+    lines: list[str] = []
+    if "ecg" in results:
+        lines += _heartbeats(results["ecg"])
+    if "sounds" in results:
+        runs = results["sounds"]["seeds"]
+        rows = [
+            [
+                name,
+                *(
+                    _over_seeds([run[of][key] for run in runs])
+                    for key in ("event_f1", "event_f1_overall", "segment_f1")
+                ),
+            ]
+            for name, of in (("preset `sed`", "scores"), ("logistic regression of single log-mel frames", "floor"))
+        ]
+        scenes = runs[0]["scenes"]
+        note = (
+            f"Scenes of 30 s made of ESC-10: {scenes['train']} of folds 1-3 to train, {scenes['validation']} of fold 4 "
+            f"for thresholds, {scenes['test']} of fold 5 to test; {len(runs)} seed{'s' if len(runs) > 1 else ''}; "
+            f"{runs[0]['train_cpu_seconds']} s of CPU to train; {_where(results['sounds'])}."
+        )
+        lines += ["", *markdown(["sounds", "event F1, mean of classes", "overall", "F1 of seconds"], rows), "", note]
+    return lines or ["Not measured yet: `python benchmarks/tagging.py`."]
+
+
+def _heartbeats(results: Results) -> list[str]:
+    runs, classes = results["seeds"], ("N", "S", "V", "F")
+    keys = ("accuracy", "mean_sensitivity", "jk_index")
+    rows = [["preset `beats`", *(_over_seeds([run["given"][key] for run in runs]) for key in keys)]]
+    rows[0] += [_over_seeds([run["given"]["sensitivity"][name] for run in runs]) for name in classes]
+    for name, floor in results["floor"].items():
+        rows.append([f"floor: {name}", *(f"{floor[key]:.3f}" for key in keys)])
+        rows[-1] += [f"{floor['sensitivity'][of]:.3f}" for of in classes]
+    for name, published in results["published"].items():
+        rows.append([name, *(f"{published[key]:.3f}" for key in keys), "", "", "", ""])
+    head = ["class at given positions", "accuracy", "mean sensitivity", "jk index", *(f"Se {name}" for name in classes)]
+    note = (
+        f"{results['split']}, {len(runs)} seed{'s' if len(runs) > 1 else ''}; {runs[0]['parameters']['beats']} weights;"
+        f" {_where(results)}."
+    )
+    lines = [*markdown(head, rows), "", note]
+    found = next((run for run in runs if "found" in run), None)
+    if found is not None:
+        rows = [
+            ["`ecg-small` alone", f"{found['found']['detection_f1']:.4f}", f"{found['found']['mean_sensitivity']:.3f}"],
+            ["found by it, named by `beats`", "", f"{found['both']['mean_sensitivity']:.3f}"],
+        ]
+        lines += ["", *markdown(["beats found within 150 ms", "detection F1", "mean sensitivity"], rows)]
+    return lines
+
+
+def _over_seeds(values: list[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return _spread(statistics.mean(values), spread)
+
+
 def _spread(mean: float, spread: float | None) -> str:
     return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
 
@@ -307,6 +365,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "early_decisions": early_decisions,
     "transcribe": transcribe,
     "text_lines": text_lines,
+    "tagging": tagging,
 }
 """By the name of the result file and of the markers in the page."""
 

@@ -20,6 +20,7 @@ EACH = {
     "rotate": {"rotate": 90.0},
     "blend": {"blend": 60.0},
     "filter": {"filter": 0.1},
+    "gain": {"gain": 0.3},
     "scale": {"scale": 0.3},
     "noise": {"noise": 0.5},
     "snr": {"snr": (5.0, 20.0)},
@@ -80,7 +81,7 @@ def test_something_changes_and_the_generator_decides(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["rotate", "blend", "filter", "scale", "noise", "time_masks", "band_masks", "channel_drop"]
+    "name", ["rotate", "blend", "filter", "gain", "scale", "noise", "time_masks", "band_masks", "channel_drop"]
 )
 def test_what_is_missing_stays_missing(name):
     x = ragged()

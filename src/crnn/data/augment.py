@@ -48,6 +48,8 @@ class AugmentConfig:
     places would see the same. For channels in one unit."""
     filter: float = 0.0
     """Pass each channel through a random filter of 15 taps near the identity: the size of the others, 0.1 is mild."""
+    gain: float = 0.0
+    """Multiply a sequence as a whole by a random gain: standard deviation of its logarithm."""
     scale: float = 0.0
     """Multiply each channel by a random gain: standard deviation of its logarithm."""
     noise: float = 0.0
@@ -75,8 +77,8 @@ class AugmentConfig:
     """Frames that window and stretch always leave: set it to what the network's pooling needs."""
 
     def __post_init__(self) -> None:
-        for name in ("stretch", "time_warp", "rotate", "blend", "filter", "scale", "noise", "time_masks", "band_masks",
-                     "mixup"):  # fmt: skip
+        for name in ("stretch", "time_warp", "rotate", "blend", "filter", "gain", "scale", "noise", "time_masks",
+                     "band_masks", "mixup"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name}={getattr(self, name)}; expected 0 (off) or more")
         for name in ("time_shift", "time_mask", "band_mask", "channel_drop"):
@@ -261,6 +263,12 @@ def filter(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequenc
     return Sequences(torch.where(x.data.isnan(), x.data, made), x.lengths).zeroed()
 
 
+def gain(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
+    """One gain for all of a sequence."""
+    factor = (config.gain * _normal(x, generator, len(x.lengths), *(1,) * (x.data.dim() - 1))).exp()
+    return Sequences(x.data * factor, x.lengths)
+
+
 def scale(x: Sequences, config: AugmentConfig, generator: Generator) -> Sequences:
     """A gain for each channel of each sequence."""
     gain = (config.scale * _normal(x, generator, len(x.lengths), 1, *x.data.shape[2:])).exp()
@@ -343,6 +351,7 @@ STEPS: dict[str, Step] = {
     "rotate": rotate,
     "blend": blend,
     "filter": filter,
+    "gain": gain,
     "scale": scale,
     "noise": noise,
     "snr": snr,

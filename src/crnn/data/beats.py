@@ -2,7 +2,7 @@
 
 A frame is a beat. What it is told by are the quantities that the literature of inter-patient classification rests on:
 intervals against the patient's own usual ones, and the shape of the beat beside the running median of the last beats.
-Nothing looks further ahead than two beats.
+But for the filter of the signal, which runs both ways, nothing looks further ahead than two beats.
 
 Source: the intervals of de Chazal, O'Dwyer & Reilly 2004, IEEE TBME 51(7), 1196-1206 (means over the record and over
 ten beats), here running and beside medians; shape against a running median is ours.
@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.signal import butter, sosfiltfilt
 
 from crnn.data.aami import AAMI
 from crnn.data.annotation import UNLABELLED, Events, StepLabels
@@ -26,6 +27,9 @@ BEFORE, AFTER, POINTS = 0.30, 0.40, 42
 """Seconds of a beat before and after its mark, and the points that describe them."""
 LAST, LONG = 11, 301
 """Beats whose median interval is the usual one, lately and over minutes."""
+LOUD = 5.0
+"""Factor of logarithms, so that an early beat weighs as much as an odd shape: nothing has to be normalised, for that
+would raise the noise of points where beats are flat."""
 NORMAL = 41
 """Beats whose median shape is the usual one."""
 RHYTHM = (
@@ -35,7 +39,12 @@ RHYTHM = (
 CHANGE = ("far", "farthest", "wider")
 
 
-def beats(data: Dataset, *, turns: Sequence[float] = (0.0,), classes: Sequence[str] = ("N", "S", "V", "F")) -> Dataset:
+def beats(
+    data: Dataset,
+    *,
+    turns: Sequence[float | None] = (0.0,),
+    classes: Sequence[str] = ("N", "S", "V", "F"),
+) -> Dataset:
     """Recordings with beats as sequences of beats.
 
     Channels: logarithms of intervals (before the beat and after it against the median, and the mean, of the last 11 and
@@ -45,7 +54,7 @@ def beats(data: Dataset, *, turns: Sequence[float] = (0.0,), classes: Sequence[s
     Args:
         data: recordings in one or two leads; NaN counts as zero. Events are WFDB codes or AAMI classes.
         turns: angles in degrees by which the two leads are turned into each other, one sequence for each: hearts seen
-            by electrodes at other places, for training.
+            by electrodes at other places, for training; None leaves the first lead alone.
         classes: beats of other classes are unlabelled.
     Raises:
         DataError: no recording with two beats; recordings without a rate, or of more than two leads.
@@ -67,7 +76,7 @@ def beats(data: Dataset, *, turns: Sequence[float] = (0.0,), classes: Sequence[s
         target = StepLabels(np.array(codes, np.int16), tuple(classes))
         signal = np.nan_to_num(np.asarray(example.load(), np.float64))
         for turn in turns:
-            id_ = example.id if turn == 0 else f"{example.id} turned {turn:g}"
+            id_ = example.id if turn == 0 else f"{example.id} {'alone' if turn is None else f'turned {turn:g}'}"
             made = array_example(
                 id_, example.where, describe_beats(_turned(signal, turn), places, rate), target=target,
                 group=example.group, split=example.split,
@@ -93,7 +102,9 @@ def _channels(leads: int) -> tuple[str, ...]:
     return (*names, *(f"{name}_{lead}" for lead in range(leads) for name in CHANGE))
 
 
-def _turned(signal: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+def _turned(signal: NDArray[np.float64], degrees: float | None) -> NDArray[np.float64]:
+    if degrees is None:
+        return signal * (np.arange(signal.shape[1]) == 0)
     if degrees == 0 or signal.shape[1] == 1:
         return signal
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
@@ -119,7 +130,7 @@ def describe_beats(signal: NDArray[np.float64], places: NDArray[np.int64], rate:
         _rhythm(places, rate),
         np.clip(shape / height[:, None], -4, 4).transpose(0, 2, 1).reshape(count, -1),
         np.clip(change, -4, 4).transpose(0, 2, 1).reshape(count, -1),
-        np.clip(told, -3, 3),
+        np.clip(told, -4, 4),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -132,13 +143,13 @@ def _rhythm(places: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
     mean, long_mean = running_mean(before, LAST), running_mean(before, LONG)  # pauses count here, in medians hardly
     ratios = (before / lately, after / lately, before / long, after / long, after / before, lately / 0.8,
               following / lately, before / mean, after / mean, before / long_mean, after / long_mean)  # fmt: skip
-    return np.asarray(np.clip(np.log(np.stack(ratios, axis=1)), -2, 2))
+    return np.asarray(np.clip(LOUD * np.log(np.stack(ratios, axis=1)), -4, 4))
 
 
 def _shapes(signal: NDArray[np.float64], places: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
-    """(beats, points, leads): the signal around each beat, without drift (the mean of a second) and fine noise."""
-    width = max(round(rate / 60), 1)
-    flat = uniform_filter1d(signal, width, axis=0) - uniform_filter1d(signal, round(rate), axis=0)
+    """(beats, points, leads): the signal around each beat, between 0.5 and 40 Hz."""
+    band = butter(2, (0.5, min(40.0, 0.45 * rate)), "band", fs=rate, output="sos")
+    flat = uniform_filter1d(sosfiltfilt(band, signal, axis=0), max(round(rate / 60), 1), axis=0)
     at = np.linspace(-BEFORE * rate, AFTER * rate, POINTS).round().astype(np.int64)
     return np.asarray(flat[np.clip(places[:, None] + at, 0, len(flat) - 1)])
 

@@ -38,7 +38,8 @@ def sed(data: DataSummary) -> Recipe:
         layers += [{"type": "pool2d", "kind": "max", "size": list(size), "tail": "ceil"}]
     layers += [{"type": "flatten"}, {"type": "dropout", "rate": 0.3}]
     layers += [{"type": "recurrent", "cell": "gru", "hidden_size": 64, "bidirectional": True}]
-    return {"model": _model(layers, dropout=0.3), "train": {**_training(data), **_windows(data)}, "task": {}}
+    train = {**_training(data), "steps": 1000, "batch_size": 8, "window": round(10 * (data.sample_rate or 16_000))}
+    return {"model": _model(layers, dropout=0.3), "train": train, "task": {}}
 
 
 def ecg_small(data: DataSummary) -> Recipe:
@@ -85,7 +86,6 @@ def beats(data: DataSummary) -> Recipe:
     patients more weights would learn the patients.
     """
     layers: list[dict[str, Any]] = [
-        {"type": "channel_norm"},
         {"type": "missing", "mask": False},
         {"type": "dropout", "rate": 0.2},
         *_conv(64, 1),
@@ -96,14 +96,14 @@ def beats(data: DataSummary) -> Recipe:
         {"type": "activation", "kind": "relu"},
     ]  # fmt: skip
     train = {
-        "steps": 600,
+        "steps": 500,
         "batch_size": 24,
         "learning_rate": 3e-3,
         "weight_decay": 0.05,
         "warmup": 0.3,
         "ema_decay": 0.99,
         "keep": "last",
-        "augment": {"noise": 0.1},
+        "augment": {"gain": 0.2, "noise": 0.1},
         "window": 64,
     }
     task = {"class_weights": "root", "prior": 0.15}

@@ -34,7 +34,7 @@ class StepTask(Task):
     per_step = True
     stratify = False
     allowed_augment: ClassVar[frozenset[str]] = frozenset(
-        {"scale", "noise", "rotate", "blend", "filter", "time_masks", "time_mask", "band_masks", "band_mask",
+        {"scale", "noise", "rotate", "blend", "filter", "gain", "time_masks", "time_mask", "band_masks", "band_mask",
          "channel_drop", "min_length"}
     )  # fmt: skip
     """Options of `augment` that leave every frame in its place, so that targets stay true; a task may allow more."""
