@@ -11,13 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+
+from crnn.data.dataset import Dataset, array_example
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
     *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe"),
+    "tagging",
 )
 SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
@@ -180,6 +184,31 @@ def test_folds_of_subjects_cover_everyone_once(script, data_folder):
 def test_windows_do_not_cross_recordings(script, data_folder):
     data = script("sets").load_watch_windows(data_folder("har_watch_spar").parent, 0)
     assert set(data.lengths.tolist()) == {200}  # 4 s at 50 Hz
+
+
+def test_scenes_are_made_of_clips_where_they_are_said_to_be(script):
+    tagging = script("tagging")
+    random = np.random.default_rng(0)
+    clips = []
+    for fold in "12":
+        for label in "abcdefgh":
+            sound = random.normal(0, 0.3, (8000, 1)).astype(np.float32)
+            clips.append(array_example(f"{label}/{fold}-1.wav", "clip", sound, target=label))
+    made = tagging.scenes(Dataset(tuple(clips), "audio", ("audio",), 16000.0, "clips"), "1", 3, 7)
+    again = tagging.scenes(Dataset(tuple(clips), "audio", ("audio",), 16000.0, "clips"), "1", 3, 7)
+    assert [example.target for example in made] == [example.target for example in again]
+    for example in made:
+        sound = example.load()[:, 0]
+        assert 4 <= len(example.target.items) <= 8
+        for start, end, _ in example.target.items:
+            assert np.abs(sound[start:end]).mean() > 2 * np.abs(sound[-100:]).mean() or end > len(sound) - 100
+
+
+def test_beats_are_scored_as_in_the_literature(script):
+    confusion = np.array([[90, 5, 3, 2], [2, 8, 0, 0], [1, 0, 9, 0], [0, 0, 5, 5]])
+    found = script("tagging").beat_scores(confusion)
+    assert found["accuracy"] == pytest.approx(112 / 130)
+    assert found["mean_sensitivity"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.5) / 4)
 
 
 def test_the_tables_are_current(script):
