@@ -104,7 +104,7 @@ def _channels(leads: int) -> tuple[str, ...]:
 
 def _turned(signal: NDArray[np.float64], degrees: float | None) -> NDArray[np.float64]:
     if degrees is None:
-        return signal * (np.arange(signal.shape[1]) == 0)
+        return np.asarray(signal * (np.arange(signal.shape[1]) == 0))
     if degrees == 0 or signal.shape[1] == 1:
         return signal
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
