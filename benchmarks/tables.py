@@ -168,6 +168,62 @@ def exact_streams(results: Results) -> list[str]:
     return [*markdown(["stream against the whole", "largest difference"], rows), "", note]
 
 
+def ragged_batches(results: Results) -> list[str]:
+    """Padding; then what exact lengths cost; then whole trainings."""
+    goals = results["goals"]
+    waste = [
+        [str(row["batch"]), *(f"{row[way]:.1%}" for way in ("at random", "by number", "by frames"))]
+        for row in results["padding"]
+    ]
+    exact = [
+        [row["data"], f"{row['padded_share']:.0%}", f"{row['ratio']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
+        for row in results["masking"]
+    ]
+    whole = []
+    for row in results.get("training", []):
+        ratios = [f"{row[way]['seconds'] / row['plain_seconds']:.2f}" for way in ("by_number", "by_frames")]
+        whole.append([str(row["seed"]), f"{row['loss']:.3f}", f"{row['plain_seconds']:.0f}", *ratios])
+    return [
+        *markdown(["sequences a batch, about", "padding at random", "by number", "by frames"], waste),
+        "",
+        f"Lognormal lengths, sigma {results['settings']['sigma']}, pools of {results['settings']['pool']} batches; "
+        f"goal: at most {goals['padding']:.0%}.",
+        "",
+        *markdown(
+            ["default network on", "padded", "CPU time of exact, of computing all", "middle half of rounds"], exact
+        ),
+        "",
+        f"A training step on the batch in the middle by padding; goal: at most {goals['masking']:.2f}.",
+        "",
+        *markdown(["seed", "loss to reach", "plain script, CPU s", "ours by number", "ours by frames"], whole),
+        "",
+        f"CPU time to the lowest held-out loss of the plain script, as a share of its own; goal: at most "
+        f"{goals['training']:.2f}. {results['data']}; {_where(results)}.",
+    ]
+
+
+def scaling(results: Results) -> list[str]:
+    row = [f"{results['throughput']:.2f}", f"{results['largest_difference']:.1e}", f"{results['load']:.1f}"]
+    head = ["sequences a second of two processes, of one", "largest difference of a loss", "load of the machine before"]
+    note = f"Goal: at least {results['goal']:.1f}, and losses equal to 1e-5. {_where(results)}."
+    return [*markdown(head, [row]), "", note]
+
+
+def large_data(results: Results) -> list[str]:
+    rows = [
+        [
+            f"{row['gigabytes']:g} GB",
+            f"{row['files']:,}",
+            f"{row['gigabytes_on_disk']:g} GB",
+            f"{row['peak_gigabytes']:.2f} GB",
+            f"{row['seconds']}",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["audio", "files", "on the disk", "peak memory of the process", "seconds"]
+    return [*markdown(head, rows), "", f"One epoch; goal: flat, below {results['goal']:g} GB. {_where(results)}."]
+
+
 def _set_row(name: str, found: Results) -> list[str]:
     runs = list(found["runs"].values())
     scores = [run["score"] for run in runs]
@@ -369,6 +425,9 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "transcribe": transcribe,
     "text_lines": text_lines,
     "tagging": tagging,
+    "ragged_batches": ragged_batches,
+    "scaling": scaling,
+    "large_data": large_data,
 }
 """By the name of the result file and of the markers in the page."""
 

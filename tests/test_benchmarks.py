@@ -22,6 +22,7 @@ MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
     *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe"),
     "tagging",
+    *("ragged_batches", "scaling", "large_data"),
 )
 SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
@@ -63,6 +64,20 @@ def test_engine_overhead_runs(script, tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["network"] for row in rows if row["way"] == "crnn"] == ["small CRNN", "one layer"]
     assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_padding_is_what_batches_by_frames_are_for(script, tmp_path):
+    script("ragged_batches").main(["--quick", "--out", str(tmp_path / "results.json")])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all(row["by frames"] < row["by number"] < row["at random"] for row in results["padding"])
+    assert len(script("tables").ragged_batches(results)) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scaling", "large_data"])
+def test_what_starts_processes_runs(script, name, tmp_path):
+    script(name).main(["--quick", "--out", str(tmp_path / "results.json")])
+    assert script("tables").TABLES[name](json.loads((tmp_path / "results.json").read_text()))
 
 
 def test_kernels_are_timed_after_they_agree(script, tmp_path):

@@ -1,4 +1,7 @@
-"""What test_ranks starts by torchrun: OUT [EPOCHS_BEFORE_DEATH]; trains a small network, writes losses and weights."""
+"""What test_ranks starts by torchrun: OUT [EPOCHS_BEFORE_DEATH | other | frames]; trains a network, writes its numbers.
+
+With "other" the processes have different data, with "frames" batches are by frames and long sequences cut.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ from crnn.training.loop import fit
 from crnn.training.ranks import this_place, was_restarted
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9, checkpoint_seconds=0, keep="best")
+BY_FRAMES = replace(CONFIG, batch_size=None, batch_frames=40, max_frames=9)
 LAYERS = [
     {"type": "channel_norm"},
     {"type": "conv", "channels": 6, "bias": False},  # before a norm its gradient is nothing but rounding
@@ -41,9 +46,11 @@ def dataset(count: int, seed: int) -> Dataset:
     return Dataset(tuple(examples), "series", ("x", "y"), None, "made")
 
 
-def train(out: Path | None, *, resume: bool = False, die_after: int = 0) -> tuple[History, Network]:
+def train(
+    out: Path | None, *, resume: bool = False, die_after: int = 0, config: TrainConfig = CONFIG, seed: int = 0
+) -> tuple[History, Network]:
     """37 examples in batches of 7 and 8; the second process kills itself after this many epochs."""
-    data = dataset(37, 0)
+    data = dataset(37, seed)
     task = Classify.from_targets(data.targets, ClassifyConfig(class_weights="balanced"))
     torch.manual_seed(0)
     spec = spec_from_plain({"layers": LAYERS, "summary": {"type": "mean"}})
@@ -56,7 +63,7 @@ def train(out: Path | None, *, resume: bool = False, die_after: int = 0) -> tupl
                 os.kill(os.getpid(), signal.SIGKILL)
 
         network.register_forward_hook(hook)
-    return fit(network, task, data, dataset(11, 1), CONFIG, out=out, resume=resume), network
+    return fit(network, task, data, dataset(11, 1), config, out=out, resume=resume), network
 
 
 def result(history: History, network: Network) -> dict[str, object]:
@@ -70,14 +77,19 @@ def result(history: History, network: Network) -> dict[str, object]:
     }
 
 
-def main(out: Path, die_after: int) -> None:
+def main(out: Path, how: str) -> None:
     """Train, and write result.json from the first process."""
     restarted = was_restarted()
-    found = train(out, resume=restarted, die_after=0 if restarted else die_after)
+    if how == "frames":
+        found = train(None, config=BY_FRAMES)
+    elif how == "other":
+        found = train(None, seed=this_place().rank)
+    else:
+        found = train(out, resume=restarted, die_after=0 if restarted else int(how))
     if this_place().rank == 0:
         text = json.dumps({**result(*found), "restarted": restarted, "size": this_place().size})
         (out / "result.json").write_text(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "0")

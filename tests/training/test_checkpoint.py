@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from crnn.errors import ModelError, TrainingError
+from crnn.training import checkpoint
 from crnn.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -97,3 +98,45 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(name):
     step(network, optimizer)
     step(other, fresh)
     assert torch.equal(network.weight, other.weight)
+
+
+def away(times, error=errno.ESTALE):
+    """An fsync that fails so often."""
+    left, fsync = [times], os.fsync
+
+    def sync(descriptor):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(error, os.strerror(error))
+        fsync(descriptor)
+
+    return sync
+
+
+def test_storage_that_comes_back_costs_nothing(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(checkpoint.time, "sleep", waited.append)
+    monkeypatch.setattr(checkpoint.os, "fsync", away(2))
+    write_file(tmp_path / "a", b"after")
+    assert (tmp_path / "a").read_bytes() == b"after"
+    assert waited == [1.0, 5.0]
+
+
+def test_storage_that_stays_away_is_named_and_the_file_before_is_kept(tmp_path, monkeypatch):
+    write_file(tmp_path / "a", b"before")
+    waited = []
+    monkeypatch.setattr(checkpoint.time, "sleep", waited.append)
+    monkeypatch.setattr(checkpoint.os, "fsync", away(99))
+    with pytest.raises(
+        TrainingError, match=r"a: could not be written \(Stale file handle\).*the previous file is kept"
+    ):
+        write_file(tmp_path / "a", b"after")
+    assert (tmp_path / "a").read_bytes() == b"before"
+    assert waited == [1.0, 5.0, 25.0]
+
+
+def test_a_full_disk_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setattr(checkpoint.os, "fsync", away(99, errno.ENOSPC))
+    with pytest.raises(TrainingError, match="No space left on device"):
+        write_file(tmp_path / "a", b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.errors import ConfigError
+from crnn.data.batch import Batches
+from crnn.errors import ConfigError, DataError
 from crnn.training import loop
 from crnn.training.ranks import Ranks, this_place, wait_for_all, was_restarted
-from training.ranks_script import result, train
+from training.ranks_script import BY_FRAMES, result, train
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
 
@@ -46,6 +48,21 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     two = torchrun(tmp_path / "two")
     assert two["size"] == 2
     assert_close(two, result(*train(None)), 1e-5)
+
+
+@pytest.mark.slow
+def test_batches_by_frames_are_shared_as_well(tmp_path: Path) -> None:
+    two = torchrun(tmp_path / "two", "frames")
+    with pytest.MonkeyPatch.context() as patch:  # one process lays batches out for two
+        patch.setattr(loop, "Batches", AtLeastTwo)
+        assert_close(two, result(*train(None, config=BY_FRAMES)), 1e-5)
+
+
+class AtLeastTwo(Batches):
+    """Batches for two processes, in one."""
+
+    def __init__(self, *data: Any, least: int = 1, **options: Any) -> None:
+        super().__init__(*data, least=2 if "batch_frames" in options else least, **options)
 
 
 @pytest.mark.slow
@@ -87,3 +104,18 @@ def test_more_processes_than_sequences_in_a_batch_are_refused(monkeypatch: pytes
     monkeypatch.setattr(loop, "Ranks", Many)
     with pytest.raises(ConfigError, match=r"train.batch_size=8: the smallest batch of 37 examples has 7 sequences"):
         train(None)
+
+
+def test_other_data_in_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Ranks(torch.device("cpu"))
+    ranks.check_same("the same")
+    other = torch.frombuffer(bytearray(hashlib.sha256(b"other").digest()), dtype=torch.uint8)
+    monkeypatch.setattr(Ranks, "states", lambda self, own: [own, other])
+    with pytest.raises(DataError, match="rank 0: data or options differ from those of rank 1; give every process"):
+        ranks.check_same("the same")
+
+
+@pytest.mark.slow
+def test_processes_with_other_data_do_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"data or options differ from those of rank \d"):
+        torchrun(tmp_path / "two", "other")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,11 @@ from crnn.errors import ModelError, TrainingError
 
 FORMAT = "crnn-checkpoint"
 VERSION = 1
+
+WAITS = (1.0, 5.0, 25.0)
+"""Seconds between tries to write to storage that is away."""
+AWAY = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV}
+"""Errors of storage on a network, or of a disk that was pulled out: it may come back."""
 
 
 class Checkpoint(NamedTuple):
@@ -35,17 +42,22 @@ class Checkpoint(NamedTuple):
 def write_file(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or as it was: to a temporary file beside it, flushed to the disk, then renamed.
 
+    Storage on a network that does not answer is tried again for half a minute.
+
     Raises:
         TrainingError: the disk is full, or refuses; what stood there before is kept.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # what a killed process left is overwritten
+    for wait in WAITS:
+        try:
+            _write(temporary, path, content)
+            return
+        except OSError as error:
+            if error.errno not in AWAY:
+                break
+            time.sleep(wait)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _write(temporary, path, content)
     except OSError as error:
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         if folder == path.absolute().parent:
@@ -56,6 +68,15 @@ def write_file(path: Path, content: bytes) -> None:
             f"{path}: could not be written ({error.strerror or error}); it needs {len(content) / 1e6:.1f} MB and the "
             f"disk has {free / 1e6:.1f} MB free{kept}; free space or choose another --out"
         ) from error
+
+
+def _write(temporary: Path, path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
