@@ -224,6 +224,17 @@ def large_data(results: Results) -> list[str]:
     return [*markdown(head, rows), "", f"One epoch; goal: flat, below {results['goal']:g} GB. {_where(results)}."]
 
 
+def rival_trainers(results: Results) -> list[str]:
+    rows = [[f"{row['against']} {row['versions'][row['against']]}", f"{row['ratio']:.2f}"] for row in results["rows"]]
+    settings = results["settings"]
+    note = (
+        f"{settings['series']} series of 40 to 400 frames, {settings['epochs']} epochs, batches of about "
+        f"{settings['batch_size']}, {settings['hidden_size']} units; median of {settings['rounds']} rounds; "
+        f"torch {results['rows'][0]['versions']['torch']} in their environment. {_where(results)}."
+    )
+    return [*markdown(["crnn against", "CPU time"], rows), "", note]
+
+
 def _set_row(name: str, found: Results) -> list[str]:
     runs = list(found["runs"].values())
     scores = [run["score"] for run in runs]
@@ -428,6 +439,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "ragged_batches": ragged_batches,
     "scaling": scaling,
     "large_data": large_data,
+    "rival_trainers": rival_trainers,
 }
 """By the name of the result file and of the markers in the page."""
 

@@ -22,7 +22,7 @@ MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
     *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe"),
     "tagging",
-    *("ragged_batches", "scaling", "large_data"),
+    *("ragged_batches", "scaling", "large_data", "rival_trainers"),
 )
 SCRIPTS = ("record", "sets", "tables", *MEASURING)
 
