@@ -20,11 +20,11 @@ from crnn.data.dataset import Dataset, array_example
 ROOT = Path(__file__).resolve().parents[1]
 MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
-    *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe"),
+    *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe", "text_lines"),
     "tagging",
     *("ragged_batches", "scaling", "large_data", "rival_trainers"),
 )
-SCRIPTS = ("record", "sets", "tables", *MEASURING)
+SCRIPTS = ("record", "sets", "lines", "tables", *MEASURING)
 
 
 @pytest.fixture
@@ -142,6 +142,33 @@ def test_transcribe_runs(script, tmp_path):
     run = results["sets"]["yesno/speech-small"]["runs"]["0"]
     assert run["streamed"] == {"texts": 20, "alike": 20}
     assert script("tables").transcribe(results)
+
+
+def test_text_lines_run(script, tmp_path):
+    script("text_lines").main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())["sets"]["bundled"]
+    ours = next(row for row in found["rows"] if row["who"] == "crnn")
+    assert ours["cer"] > 0.5  # ten updates teach nothing
+    assert ours["lines_per_cpu_second"] > 0
+    assert found["counts"] == {"train": 48, "test": 12}
+
+
+def test_error_rates_of_lines_by_hand(script):
+    rates = script("text_lines").error_rates(["ab cd", "“x”"], ["ab  c", '"x"'])
+    assert rates["cer"] == (1 + 2) / 8
+    assert rates["cer_plain"] == 1 / 8
+    assert rates["wer"] == 2 / 3
+    assert rates["lines_right"] == 0
+
+
+def test_rendered_lines_are_the_same_for_the_same_seed(script, tmp_path):
+    lines = script("lines")
+    fonts = lines.find_fonts(unseen=False)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        lines.write_lines(tmp_path / name, ["So it goes."], fonts, seed)
+    a, b, c = ((tmp_path / name / "00000.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
 
 
 def test_early_decisions_run(script, tmp_path, monkeypatch):
