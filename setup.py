@@ -14,7 +14,17 @@ from setuptools.command.build_ext import build_ext
 FOLDER = "src/crnn/native"
 SOURCES = {
     "engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"),
-    "training": ("vectors.h", "products.h", "recurrence.h", "gru.h", "lstm.h", "rnn.h", "scans.h", "training.c"),
+    "training": (
+        "vectors.h",
+        "products.h",
+        "recurrence.h",
+        "gru.h",
+        "gru_before.h",
+        "lstm.h",
+        "rnn.h",
+        "scans.h",
+        "training.c",
+    ),
 }
 """Kind -> its files, the one to compile last; as crnn.native.library has them."""
 FLAGS = {

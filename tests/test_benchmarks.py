@@ -20,7 +20,7 @@ from crnn.data.dataset import Dataset, array_example
 ROOT = Path(__file__).resolve().parents[1]
 MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
-    *("streaming", "exact_streams", "early_decisions", "kernels", "transcribe", "text_lines"),
+    *("streaming", "exact_streams", "early_decisions", "training_kernels", "cells", "transcribe", "text_lines"),
     "tagging",
     *("ragged_batches", "scaling", "large_data", "rival_trainers"),
 )
@@ -85,13 +85,25 @@ def test_kernels_are_timed_after_they_agree(script, tmp_path):
 
     if kernels() is None:
         pytest.skip("no compiled kernels, which are timed")
-    script("kernels").main(["--quick", "--out", str(tmp_path / "results.json")])
+    script("training_kernels").main(["--quick", "--out", str(tmp_path / "results.json")])
     found = json.loads((tmp_path / "results.json").read_text())
-    even, ragged = found["rows"]
-    assert even["difference"] <= 1e-5
-    assert ragged["packed nn.GRU"]["ratio"] > 0
-    lines = script("tables").kernels(found)
-    assert any("of nn.GRU on the padded batch" in line for line in lines)
+    assert [row["cell"] for row in found["rows"]] == ["lstm", "gru", "mingru", "lstm"]
+    assert max(row["difference"] or 0 for row in found["rows"]) <= 1e-5
+    assert all(row["ratio"] > 0 for row in found["rows"])
+    assert any("bidirectional LSTM" in line for line in script("tables").training_kernels(found))
+
+
+def test_every_cell_is_scored_and_goes_on_where_it_was(script, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    script("cells").main(["--quick", "--cells", "mingru,lru", "--out", str(out)])
+    found = json.loads(out.read_text())["tasks"]
+    assert set(found) == {"set", "adding", "stream"}
+    assert set(found["adding"]) == {"mingru", "mingru, forget bias 5", "lru"}
+    assert found["stream"]["mingru"]["by"] == "engine"
+    capsys.readouterr()
+    script("cells").main(["--quick", "--cells", "mingru,lru", "--out", str(out)])
+    assert capsys.readouterr().out == ""
+    assert any("minGRU, forget bias 5" in line for line in script("tables").cells(json.loads(out.read_text())))
 
 
 def test_classification_goes_on_where_it_was(script, tmp_path, capsys):

@@ -90,9 +90,15 @@ def by_pytorch(cell, x, weights, initial):
 
 def by_loop(cell, x, weights, initial):
     """One sequence through a cell as its paper writes it."""
-    weight, _, bias, _ = weights
+    weight, of_state, bias, more = weights
     h, out = initial[0, 0], []
     for frame in x:
+        if cell == "gru_before":
+            (u_r, u_z, u_n), (r, z, n) = of_state.chunk(3), (weight @ frame + bias + more).chunk(3)
+            r, z = (r + u_r @ h).sigmoid(), (z + u_z @ h).sigmoid()
+            h = (1 - z) * (n + u_n @ (r * h)).tanh() + z * h
+            out.append(h)
+            continue
         gates = (weight @ frame + bias).chunk(CELLS[cell].gates)
         if cell == "mingru":
             z, new = gates[0].sigmoid(), gates[1]
@@ -190,7 +196,7 @@ def test_a_batch_without_any_frame(engine, cell):
     assert not any(slope.any() for slope in case.gradients()[2:])
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "qrnn"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "gru_before", "lstm", "qrnn"])
 def test_extreme_inputs_saturate_and_nan_stays_nan(engine, cell):
     case = Case.make(cell, [1, 1, 1], 1, 1)
     case.x = torch.tensor([[1e30], [-1e30], [math.nan]])

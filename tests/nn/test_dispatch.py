@@ -107,7 +107,7 @@ def test_short_sequences_and_wide_layers_are_left_to_pytorch(batch, frames, hidd
     ("batch", "frames", "hidden", "options", "pays"),
     [
         (32, 32, 128, {}, False),
-        (32, 64, 512, {}, True),
+        (32, 128, 512, {}, True),
         (1, 256, 128, {}, True),
         (1, 4096, 256, {}, False),
         (32, 32, 128, {"filled": 0.5}, True),
@@ -161,6 +161,6 @@ def test_describes_every_cell(monkeypatch):
         "1": f"{native} 38 in a batch, where it takes less time; else nn.GRU",
     }
     if load().instruction_set == "avx512":
-        assert lstm.startswith("native (avx512) with 2048 frames in a batch or 256 in a sequence, without gradients")
+        assert lstm.startswith("native (avx512) with 4096 frames in a batch or 256 in a sequence, without gradients")
     else:
         assert lstm.startswith("nn.LSTM: oneDNN runs a whole LSTM in one call")

@@ -135,6 +135,8 @@ def test_a_bidirectional_layer_says_what_to_do_instead_of_streaming():
             {"forget_bias": 1.0, "cell": "gru"},
             "recurrent.forget_bias=1.0 needs a cell that has such a gate.*got cell: gru",
         ),
+        ((3,), {"reset": "before"}, "recurrent.reset=before needs cell: gru, got lstm"),
+        ((3,), {"kernel_size": 3}, "recurrent.kernel_size=3 needs cell: qrnn, got lstm; or put a conv before"),
         ((3, 2), {}, r"recurrent: frames have shape \(3, 2\), expected \(channels,\); put flatten before it"),
         ((3,), {"hiden_size": 3}, r"layers\[0\].hiden_size: unknown option; did you mean 'hidden_size'"),
         ((3,), {"cell": "lst"}, r"layers\[0\].cell: .*found 'lst'"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from crnn.nn import gru_before
 from crnn.nn import scan as scan_module
 from crnn.nn.blocks import build_layers
 from crnn.nn.lru import Lru, RgLru
@@ -33,12 +34,21 @@ def results(layer):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("options", [{"cell": "mingru"}, {"cell": "minlstm"}, {"cell": "qrnn", "kernel_size": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cell": "mingru"},
+        {"cell": "minlstm"},
+        {"cell": "qrnn", "kernel_size": 3},
+        {"cell": "gru", "reset": "before"},
+    ],
+)
 def test_kernels_and_plain_torch_give_the_same(options, bidirectional, monkeypatch):
     layer = make(**options, bidirectional=bidirectional, learned_initial_state=True)
     layer.initial.data.normal_()
     native = results(layer)
-    monkeypatch.setattr(scan_module, "why_plain", lambda *_, **__: "not now")
+    for module in (scan_module, gru_before):
+        monkeypatch.setattr(module, "why_plain", lambda *_, **__: "not now")
     for ours, plain in zip(native, results(layer), strict=True):
         assert_close(ours, plain, rtol=0, atol=1e-5 * max(1.0, float(plain.abs().max())))
 

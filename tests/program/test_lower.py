@@ -195,10 +195,13 @@ def test_a_layer_without_operations_is_named():
         builder.layer(Strange((3,)), builder.add(ops.Input(), [], (3,), "input"), "layers[2]")
 
 
-@pytest.mark.parametrize(("cell", "name"), [("lru", "Lru"), ("rg_lru", "RgLru")])
-def test_an_experimental_cell_is_refused_by_name(cell, name):
-    network = make_network([{"type": "recurrent", "hidden_size": 3, "cell": cell}], (3,))
-    with pytest.raises(ExportError, match=rf"layers\[0\]: recurrent cell {name} is experimental.*take one of rnn"):
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"cell": "lru"}, "Lru"), ({"cell": "rg_lru"}, "RgLru"), ({"cell": "gru", "reset": "before"}, "GruBefore")],
+)
+def test_a_cell_without_operations_is_refused_by_name(options, name):
+    network = make_network([{"type": "recurrent", "hidden_size": 3, **options}], (3,))
+    with pytest.raises(ExportError, match=rf"layers\[0\]: recurrent cell {name} has no operations.*take one of rnn"):
         lower(network, TASK)
 
 

@@ -73,6 +73,8 @@ class Cell:
     states: int = 1
     """Tensors that are carried from frame to frame."""
     has_memory: bool = False
+    of_reset: int = 0
+    """Of these, the last ones, how many multiply what the first gate has left of the state."""
     slope_order: tuple[int, ...] = ()
     """Which gate's weights of the state belong to each of those slopes; () for the order of the gates."""
 
@@ -94,6 +96,21 @@ def _gru_back(b: Back) -> tuple[list[Tensor], Tensor]:
     (r, z, n), h = b.gates, b.into + b.carried
     d_n = h * (1 - z) * (1 - n * n)
     return [d_n * r, d_n * b.memory * r * (1 - r), h * (b.state - n) * z * (1 - z), d_n], h * z
+
+
+def _gru_before(s: Step) -> Done:
+    of_r, of_z, of_n = s.weight.chunk(3)
+    from_r, from_z, from_n = s.from_x.chunk(3, 1)
+    r, z = (from_r + s.state @ of_r.t()).sigmoid(), (from_z + s.state @ of_z.t()).sigmoid()
+    new = (from_n + (r * s.state) @ of_n.t()).tanh()
+    return Done([r, z, new], new + z * (s.state - new))
+
+
+def _gru_before_back(b: Back) -> tuple[list[Tensor], Tensor]:
+    (r, z, n), h = b.gates, b.into + b.carried
+    d_n = h * (1 - z) * (1 - n * n)
+    kept = d_n @ b.weight.chunk(3)[2]
+    return [kept * b.state * r * (1 - r), h * (b.state - n) * z * (1 - z), d_n], h * z + kept * r
 
 
 def _lstm(s: Step) -> Done:
@@ -160,9 +177,11 @@ def _qrnn_back(b: Back) -> tuple[list[Tensor], Tensor]:
 CELLS = {
     "rnn": Cell(1, _rnn, _rnn_back, of_state=1),
     "gru": Cell(3, _gru, _gru_back, of_state=3, slopes=4, has_memory=True, slope_order=(2, 0, 1)),
+    "gru_before": Cell(3, _gru_before, _gru_before_back, of_state=3, of_reset=1),
     "lstm": Cell(4, _lstm, _lstm_back, of_state=4, states=2, has_memory=True),
     "mingru": Cell(2, _mingru, _mingru_back),
     "minlstm": Cell(3, _minlstm, _minlstm_back),
     "qrnn": Cell(3, _qrnn, _qrnn_back, has_memory=True),
 }
-"""Gates as in training.c: GRU r, z, n; LSTM i, f, g, o; minGRU z, n; minLSTM f, i, n; QRNN f, z, o."""
+"""Gates as in training.c: GRU r, z, n (gru_before: the reset before the product); LSTM i, f, g, o; minGRU z, n;
+minLSTM f, i, n; QRNN f, z, o."""

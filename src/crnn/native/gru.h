@@ -49,24 +49,10 @@ static void gru_step(const Step *s) {
   }
 }
 
-/* What the slopes one frame later give to WIDE units of the state, for some rows. */
-INLINE void from_later(const BackwardStep *s, int64_t at, const int rows, int64_t unit, int64_t slopes, vec *low,
-                       vec *high) {
-  const float *w = s->weights + slopes * unit, *const *after = s->after + at;
-  UNROLL for (int i = 0; i < rows; i++) low[i] = high[i] = (vec){0};
-  for (int64_t k = 0; k < slopes; k++, w += WIDE) {
-    const vec of_low = load(w, WIDTH), of_high = load(w + WIDTH, WIDTH);
-    UNROLL for (int i = 0; i < rows; i++) {
-      low[i] += of_low * after[i][k];
-      high[i] += of_high * after[i][k];
-    }
-  }
-}
-
 INLINE void gru_backward_block(const BackwardStep *s, int64_t at, const int rows, int64_t unit) {
   const int64_t hidden = s->hidden;
   vec low[ROWS], high[ROWS];
-  from_later(s, at, rows, unit, 3 * hidden, low, high);
+  wide_sums(s->weights + 3 * hidden * unit, s->after + at, rows, 3 * hidden, low, high);
   for (int half = 0; half < 2 && unit < hidden; half++, unit += WIDTH) {
     const int64_t count = hidden - unit;
     for (int i = 0; i < rows; i++) {

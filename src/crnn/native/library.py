@@ -14,7 +14,17 @@ INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 FILES = {
     "engine": ("kernels.h", "spectrum.h", "engine.h", "binding.c"),
-    "training": ("vectors.h", "products.h", "recurrence.h", "gru.h", "lstm.h", "rnn.h", "scans.h", "training.c"),
+    "training": (
+        "vectors.h",
+        "products.h",
+        "recurrence.h",
+        "gru.h",
+        "gru_before.h",
+        "lstm.h",
+        "rnn.h",
+        "scans.h",
+        "training.c",
+    ),
 }
 """Of each shared library, as setup.py has them."""
 SOURCES = tuple(Path(__file__).with_name(name) for name in FILES["engine"] if name.endswith(".h"))

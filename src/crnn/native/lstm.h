@@ -1,4 +1,4 @@
-/* An LSTM, gates in PyTorch's order: input, forget, new, output. Needs gru.h, for from_later.
+/* An LSTM, gates in PyTorch's order: input, forget, new, output. Needs recurrence.h.
 
    weights, forward: for WIDTH units after another, input by input, their weights of i, f, g and o. Memory: the cell.
    Slopes: of the gates before their functions. weights, backward: for WIDE units after another, slope by slope, their
@@ -63,7 +63,7 @@ static void lstm_step(const Step *s) {
 INLINE void lstm_backward_block(const BackwardStep *s, int64_t at, const int rows, int64_t unit) {
   const int64_t hidden = s->hidden;
   vec low[ROWS], high[ROWS];
-  from_later(s, at, rows, unit, 4 * hidden, low, high);
+  wide_sums(s->weights + 4 * hidden * unit, s->after + at, rows, 4 * hidden, low, high);
   for (int half = 0; half < 2 && unit < hidden; half++, unit += WIDTH) {
     const int64_t count = hidden - unit;
     for (int i = 0; i < rows; i++) {

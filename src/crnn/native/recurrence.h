@@ -43,6 +43,7 @@ typedef struct {
   float *out[MOST];            /* (hidden) */
   float *cell[MOST];           /* (hidden): what is carried beside the output, before and after */
   const float *before[MOST];   /* (hidden): the output one frame before */
+  float *room;                 /* MOST * hidden, for what a step needs meanwhile */
 } Step;
 
 typedef struct {
@@ -55,13 +56,13 @@ typedef struct {
   float *memory;                  /* (rows, hidden), or NULL */
   float *out;                     /* (rows, hidden) */
   float *cell;                    /* (batch, hidden): in, initial; out, after the last frame */
-  float *scratch;                 /* MOST * STEPS * gates * hidden, where no gates are kept */
+  float *scratch;                 /* MOST * hidden, and MOST * STEPS * gates * hidden where no gates are kept */
   int64_t inputs;
 } Forward;
 
 INLINE void forward(const Forward *f, const Batch *batch, const int64_t gates, void (*step)(const Step *)) {
   const int64_t hidden = batch->hidden, size = gates * hidden, *length = batch->length, *order = batch->order;
-  Step s = {.weights = f->weight_h, .bias = f->bias_h, .hidden = hidden, .count = batch->count};
+  Step s = {.weights = f->weight_h, .bias = f->bias_h, .hidden = hidden, .count = batch->count, .room = f->scratch};
   Span spans[MOST];
   Run runs[MOST];
   for (int64_t i = 0; i < s.count; i++) {
@@ -75,7 +76,7 @@ INLINE void forward(const Forward *f, const Batch *batch, const int64_t gates, v
       for (int64_t i = 0; i < s.count; i++) {
         spans[i] = span_of(batch, i, t);
         runs[i].x = f->x + spans[i].row * f->inputs;
-        runs[i].out = f->gates ? f->gates + spans[i].row * size : f->scratch + i * STEPS * size;
+        runs[i].out = f->gates ? f->gates + spans[i].row * size : f->scratch + MOST * hidden + i * STEPS * size;
         runs[i].count = spans[i].count;
       }
       products(runs, s.count, f->weight_x, f->bias_x, f->inputs, f->inputs, size, size);
@@ -203,6 +204,18 @@ INLINE void backward(const Backward *b, const Batch *batch, const Layout layout,
     if (t % STEPS == 0) {
       for (int64_t i = 0; i < active; i++) copy(b->at_first + order[i] * size, s.slopes[i], size);
       add_products(b, batch, &layout, slopes, room, spans, active, t);
+    }
+  }
+}
+
+/* What `inputs` of some rows give to WIDE units. weights: input by input. */
+INLINE void wide_sums(const float *weights, const float *const *x, const int rows, int64_t inputs, vec *low, vec *high) {
+  UNROLL for (int i = 0; i < rows; i++) low[i] = high[i] = (vec){0};
+  for (int64_t k = 0; k < inputs; k++, weights += WIDE) {
+    const vec of_low = load(weights, WIDTH), of_high = load(weights + WIDTH, WIDTH);
+    UNROLL for (int i = 0; i < rows; i++) {
+      low[i] += of_low * x[i][k];
+      high[i] += of_high * x[i][k];
     }
   }
 }

@@ -145,15 +145,18 @@ def _recurrence(
         )
         return out, last, gates, memory
     width = library.crnn_training_width()
-    weight_x = _blocks(weight_ih.t(), 1, 2 * width).permute(1, 0, 2).contiguous()
+    weight_x = _wide(weight_ih.t(), width)
     weight_h = weight_hh
-    if kind.of_state:
+    if kind.of_reset:
+        weight_h = torch.cat([_wide(each.t(), width) for each in weight_hh.chunk(kind.gates)])
+    elif kind.of_state:
         by_gate = weight_hh.view(kind.gates, hidden, hidden)
         weight_h = _blocks(by_gate, 1, width if kind.gates > 1 else 2 * width).permute(1, 3, 0, 2).contiguous()
     side_by_side = min(SIDE_BY_SIDE, len(lengths))
 
     def arguments(_: int) -> tuple[_Forward, Tensor]:
-        scratch = empty((0 if keep else side_by_side * STEPS * kind.gates * hidden,), x.dtype)
+        gates_size = 0 if keep else side_by_side * STEPS * kind.gates * hidden
+        scratch = empty((SIDE_BY_SIDE * hidden + gates_size,), x.dtype)
         tensors = (x, weight_x, bias, weight_h, bias_n, initial, gates, memory, out, last, scratch)
         return _Forward(*map(_address, tensors), x.shape[1]), scratch
 
@@ -200,7 +203,7 @@ def _recurrence_backward(
         into_x.zero_()
     at_first = x.new_zeros(batch, kind.num_slopes * hidden)
     carried = x.new_zeros(batch, hidden)
-    by_slope = _by_slope(kind, weight_hh, hidden)
+    by_slope, of_state = _by_slope(kind, weight_hh, hidden), kind.of_state - kind.of_reset
     library = _kernels_for(x)
     if library is None:
         sums = _backward_in_torch(
@@ -221,8 +224,11 @@ def _recurrence_backward(
         )
     else:
         width = library.crnn_training_width()
-        weight_x = _blocks(weight_ih, 1, 2 * width).permute(1, 0, 2).contiguous() if wants_x else x.new_empty(0)
-        weight_h = _blocks(by_slope, 1, 2 * width).permute(1, 0, 2).contiguous() if kind.of_state else by_slope
+        weight_x = _wide(weight_ih, width) if wants_x else x.new_empty(0)
+        weight_h = by_slope
+        if kind.of_state:  # those of the state, then those of what is left of it
+            parts = by_slope.split([of_state * hidden, kind.of_reset * hidden])
+            weight_h = torch.cat([_wide(part, width) for part in parts])
         each = (inputs * kind.gates * hidden, hidden * kind.of_state * hidden, kind.num_slopes * hidden)
         totals: list[Tensor] = []
 
@@ -241,18 +247,20 @@ def _recurrence_backward(
         _in_threads(function, arguments, starts, lengths, hidden, reverse=reverse, work=work)
         total = torch.stack(totals).sum(0) if len(totals) > 1 else totals[0] if totals else x.new_zeros(sum(each))
         of_x, of_h, of_bias = total.split(each)
-        sums = of_x.view(inputs, -1).t().contiguous(), of_h.view(hidden, -1).t(), of_bias
+        parts = of_h.split([hidden * of_state * hidden, hidden * kind.of_reset * hidden])
+        into_hh = torch.cat([part.view(hidden, -1).t() for part in parts])
+        sums = of_x.view(inputs, -1).t().contiguous(), into_hh, of_bias
     into_ih, into_hh, slopes = sums
     of_input = slopes[(kind.num_slopes - kind.gates) * hidden :].clone()
     if not kind.of_state:
         return into_x, into_ih, torch.empty_like(weight_hh), of_input, x.new_empty(0), carried[None]
-    by_state = at_first[:, : kind.of_state * hidden] @ by_slope
+    by_state = at_first[:, : of_state * hidden] @ by_slope[: of_state * hidden]
     into_initial = torch.stack([by_state, carried]) if kind.states == 2 else (by_state + carried)[None]
     order = kind.slope_order or range(kind.of_state)
     parts = into_hh.split(hidden)
     into_hh = torch.cat([parts[list(order).index(i)] for i in range(kind.of_state)])
-    of_state = torch.cat([of_input[: 2 * hidden], slopes[:hidden]]) if cell == "gru" else of_input.clone()
-    return into_x, into_ih, into_hh, of_input, of_state, into_initial
+    into_bias_hh = torch.cat([of_input[: 2 * hidden], slopes[:hidden]]) if cell == "gru" else of_input.clone()
+    return into_x, into_ih, into_hh, of_input, into_bias_hh, into_initial
 
 
 def _by_slope(kind: Cell, weight_hh: Tensor, hidden: int) -> Tensor:
@@ -279,6 +287,11 @@ def _blocks(weights: Tensor, axis: int, width: int) -> Tensor:
         shape[axis] = missing
         weights = torch.cat([weights, weights.new_zeros(shape)], axis)
     return weights.unflatten(axis, (-1, width))  # type: ignore[no-any-return]
+
+
+def _wide(weights: Tensor, width: int) -> Tensor:
+    """(inputs, outputs) as products and sums take them: for 2 * width outputs after another, input by input; flat."""
+    return _blocks(weights, 1, 2 * width).permute(1, 0, 2).flatten()
 
 
 def _in_threads(
@@ -378,6 +391,7 @@ def _backward_in_torch(
     """
     into_x, at_first, carried = to
     kind, hidden = CELLS[cell], initial.shape[2]
+    of_state = kind.of_state - kind.of_reset
     into_ih, into_hh = torch.zeros_like(weight_ih), x.new_zeros(kind.of_state * hidden, hidden)
     sums = x.new_zeros(kind.num_slopes * hidden)
     steps = _steps(starts, lengths, reverse)
@@ -388,7 +402,7 @@ def _backward_in_torch(
         before = memory[earlier] if t and len(memory) else initial[-1][which]
         h = into[rows]
         if kind.of_state:
-            h = h + at_first[which, : kind.of_state * hidden] @ by_slope
+            h = h + at_first[which, : of_state * hidden] @ by_slope[: of_state * hidden]
         kept = memory[rows] if len(memory) else state
         back = Back(list(gates[rows].unbind(1)), kept, state, before, h, carried[which], weight_hh)
         parts, carried[which] = kind.back(back)
@@ -398,7 +412,9 @@ def _backward_in_torch(
         sums += slopes.sum(0)
         into_ih += of_input.t() @ x[rows]
         if kind.of_state:
-            into_hh += slopes[:, : kind.of_state * hidden].t() @ state
+            into_hh[: of_state * hidden] += slopes[:, : of_state * hidden].t() @ state
+        if kind.of_reset:
+            into_hh[of_state * hidden :] += slopes[:, of_state * hidden :].t() @ (gates[rows, 0] * state)
         if len(into_x):
             into_x[rows] = of_input @ weight_ih
     return into_ih, into_hh, sums

@@ -1,4 +1,4 @@
-/* A plain RNN with tanh. Needs gru.h, for from_later.
+/* A plain RNN with tanh. Needs recurrence.h.
 
    weights, forward: for WIDE units after another, input by input; backward: the same of the transpose. Gates: the output
    once more. Slopes: of what goes into the tanh. */
@@ -7,16 +7,8 @@ static const Layout RNN = {.slopes = 1, .gates = 1, .of_state = 1};
 
 INLINE void rnn_block(const Step *s, int64_t at, const int rows, int64_t unit) {
   const int64_t hidden = s->hidden;
-  const float *w = s->weights + hidden * unit, *const *before = s->before + at;
   vec low[ROWS], high[ROWS];
-  UNROLL for (int i = 0; i < rows; i++) low[i] = high[i] = (vec){0};
-  for (int64_t k = 0; k < hidden; k++, w += WIDE) {
-    const vec of_low = load(w, WIDTH), of_high = load(w + WIDTH, WIDTH);
-    UNROLL for (int i = 0; i < rows; i++) {
-      low[i] += of_low * before[i][k];
-      high[i] += of_high * before[i][k];
-    }
-  }
+  wide_sums(s->weights + hidden * unit, s->before + at, rows, hidden, low, high);
   for (int half = 0; half < 2 && unit < hidden; half++, unit += WIDTH) {
     const int64_t count = hidden - unit;
     for (int i = 0; i < rows; i++) {
@@ -42,7 +34,7 @@ static void rnn_step(const Step *s) {
 INLINE void rnn_backward_block(const BackwardStep *s, int64_t at, const int rows, int64_t unit) {
   const int64_t hidden = s->hidden;
   vec low[ROWS], high[ROWS];
-  from_later(s, at, rows, unit, hidden, low, high);
+  wide_sums(s->weights + hidden * unit, s->after + at, rows, hidden, low, high);
   for (int half = 0; half < 2 && unit < hidden; half++, unit += WIDTH) {
     const int64_t count = hidden - unit;
     for (int i = 0; i < rows; i++) {

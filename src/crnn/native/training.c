@@ -8,6 +8,7 @@
 #include "recurrence.h"
 
 #include "gru.h"
+#include "gru_before.h"
 #include "lstm.h"
 #include "rnn.h"
 #include "scans.h"
@@ -34,6 +35,7 @@ EXPORT int64_t crnn_training_width(void) { return WIDTH; }
   }
 
 CELL(gru, GRU)
+CELL(gru_before, GRU_BEFORE)
 CELL(lstm, LSTM)
 CELL(rnn, RNN)
 CELL(mingru, MINGRU)

@@ -18,7 +18,7 @@ MIN_FRAMES = 16
 """Of a GRU or RNN. Below, setting up costs more than is won."""
 UNITS_A_ROW = 16
 """Weights are reordered once a call, which needs one frame of one sequence for so many units to be repaid."""
-LSTM_ROWS = 2048
+LSTM_ROWS = 4096
 """Real frames in a batch from which ours trains an LSTM in less time than oneDNN."""
 LSTM_LONG, LSTM_NARROW = 256, 128
 """Or it is so long and has at most so many units."""
@@ -71,7 +71,7 @@ def repays(kind: str, batch: int, frames: int, hidden: int, *, filled: float = 1
         return frames >= MIN_FRAMES and batch * frames * UNITS_A_ROW >= hidden
     rows = batch * frames
     if filled <= LSTM_FULL:
-        return rows >= LSTM_ROWS // 4
+        return rows >= LSTM_ROWS // 8
     if not training:
         return frames >= LSTM_FRAMES
     is_narrow = hidden <= LSTM_NARROW

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from crnn.config import config
 from crnn.errors import ConfigError
 from crnn.nn.dispatch import describe, native, run_cell
+from crnn.nn.gru_before import GruBefore
 from crnn.nn.layers import Features, Layer, State, Timing, register_layer
 from crnn.nn.lru import Lru, RgLru
 from crnn.nn.scan import Cell, Scan
@@ -45,6 +46,8 @@ class RecurrentConfig:
     """Learn the state before the first frame, instead of zero."""
     forget_bias: float | None = None
     """Bias of the gate that keeps the state, at the start, 1 to remember; a small random one when empty."""
+    reset: Literal["after", "before"] = "after"
+    """`gru` only: the reset gate after the product with the state, as in PyTorch, or before it, as in the paper."""
     kernel_size: int = 1
     """`qrnn` only: frames that its gates look at, the newest and those before."""
 
@@ -64,6 +67,8 @@ class RecurrentConfig:
                 f"recurrent.forget_bias={self.forget_bias} needs a cell that has such a gate, one of "
                 f"{', '.join(FORGETTING)}; got cell: {self.cell}"
             )
+        if self.reset == "before" and self.cell != "gru":
+            raise ConfigError(f"recurrent.reset=before needs cell: gru, got {self.cell}; leave it out")
         if self.kernel_size > 1 and self.cell != "qrnn":
             raise ConfigError(
                 f"recurrent.kernel_size={self.kernel_size} needs cell: qrnn, got {self.cell}; or put a conv before"
@@ -187,6 +192,8 @@ class Recurrent(Layer):
 
 def _cell(config: RecurrentConfig, in_size: int) -> nn.Module:
     """One layer in one direction."""
+    if config.reset == "before":
+        return GruBefore(in_size, config.hidden_size)
     if config.cell in ("lru", "rg_lru"):
         return (Lru if config.cell == "lru" else RgLru)(in_size, config.hidden_size)
     if config.cell in ("mingru", "minlstm", "qrnn"):

@@ -338,8 +338,8 @@ def _cell(cell: Any, initial: Array, to: Builder, at: int, where: str, *, revers
     kind: Any = next((name for name, cls in TORCH_CELLS.items() if type(cell) is cls), None)
     if kind is None:
         raise ExportError(
-            f"{where}: recurrent cell {type(cell).__name__} is experimental, and has no operations that an exporter "
-            "knows; take one of rnn, lstm, gru, mingru, minlstm, qrnn"
+            f"{where}: recurrent cell {type(cell).__name__} has no operations that an exporter knows; take one of rnn, "
+            "lstm, gru (with reset: after), mingru, minlstm, qrnn"
         )
     op = ops.Recurrent(
         cell=kind,
