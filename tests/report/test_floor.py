@@ -16,6 +16,7 @@ from crnn.report.floor import (
     log_mel,
     measure_floors,
     read_signal,
+    word_shares,
     z_score,
 )
 from crnn.tasks.classify import Classify, ClassifyConfig
@@ -183,3 +184,31 @@ def test_log_mel_peaks_in_the_band_of_a_tone():
     edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 4000 / 700), 42) / 2595) - 1)
     assert edges[band] < 1000 < edges[band + 2]
     assert torch.isfinite(torch.from_numpy(log_mel(wave[:10], rate))).all()
+
+
+def test_symbols_have_floors_of_words_and_of_places():
+    rng, examples = np.random.default_rng(0), []
+    for i in range(80):
+        ids = rng.integers(0, 4, 12)
+        ids[5] = 3 if i % 2 else 1  # one place tells all
+        examples.append(array_example(str(i), str(i), ids, target="yes" if i % 2 else "no"))
+    data = Dataset(tuple(examples), "symbols", (), None, "made", vocabulary=tuple("ACGT"))
+    floors = by_name(Classify.from_targets(data.targets, ClassifyConfig()), data[:60], data[60:])
+    assert floors["symbols by place + logistic regression"].metrics["accuracy"] > 0.9
+    assert floors["words + logistic regression"].metrics["accuracy"] > 0.4
+    assert "length alone" not in floors
+
+
+def test_a_label_that_follows_from_the_length_is_found_out():
+    rng, examples = np.random.default_rng(0), []
+    for i in range(60):
+        data = rng.normal(size=(30 + 20 * (i % 2) + int(rng.integers(5)), 1)).astype(np.float32)
+        examples.append(array_example(str(i), str(i), data, target="long" if i % 2 else "short"))
+    data = Dataset(tuple(examples), "series", ("value",), None, "made")
+    floors = by_name(Classify.from_targets(data.targets, ClassifyConfig()), data[:40], data[40:])
+    assert floors["length alone"].metrics["accuracy"] == 1.0
+
+
+def test_shares_of_words_by_hand():
+    signal = np.eye(2, dtype=np.float32)[[0, 1, 1]]
+    assert word_shares(signal, 2).tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0, 1 / 2, 1 / 2])  # 00, 10, 01, 11

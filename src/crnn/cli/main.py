@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import crnn
-from crnn.cli import check, compress, evaluate, export, finetune, info, lm, predict, search, stream, train
+from crnn.cli import check, compress, evaluate, explain, export, finetune, info, lm, predict, search, stream, train
 from crnn.cli.options import INTERRUPTED
 from crnn.errors import CrnnError
 
@@ -26,6 +26,7 @@ app.command("check", help=check.__doc__)(check.check)
 app.command("train", help=train.__doc__)(train.train)
 app.command("eval", help=evaluate.__doc__)(evaluate.evaluate)
 app.command("predict", help=predict.__doc__)(predict.predict)
+app.command("explain", help=explain.__doc__)(explain.explain)
 app.command("export", help=export.__doc__)(export.export)
 app.command("stream", help=stream.__doc__)(stream.stream)
 app.command("info", help=info.__doc__)(info.info)

@@ -7,8 +7,8 @@ from typing import Any
 from crnn.presets.general import NORM_RELU, default
 from crnn.presets.recipe import DataSummary, Recipe
 
-PLACE_FRAMES = 6
-"""Symbols between the places of `position`."""
+MOST_PLACES = 84
+"""Of `position`; in shorter windows every symbol is a place of its own."""
 SYMBOLS_SEEN = 1.5e7
 """Symbols that a network of one label a symbol is trained on, all passes together."""
 
@@ -47,14 +47,15 @@ def _recipe(data: DataSummary, layers: list[dict[str, Any]], summary: dict[str, 
 
 def _motifs(data: DataSummary, *, placed: bool = True) -> list[dict[str, Any]]:
     """Filters over the fractions, then over the filters and their places; at most about 128 frames of them."""
-    stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (9, 15, 21)]
+    stem = [[{"type": "conv", "channels": 64, "kernel_size": k, "bias": False}] for k in (5, 9, 15)]
     layers: list[dict[str, Any]] = [
         {"type": "parallel", "branches": stem},
         *NORM_RELU,
         {"type": "dropout", "rate": 0.1, "kind": "channel"},
     ]
     if placed and data.min_length == data.max_length:
-        places = {"type": "position", "places": -(-data.max_length // PLACE_FRAMES), "spacing": PLACE_FRAMES}
+        spacing = -(-data.max_length // MOST_PLACES)
+        places = {"type": "position", "places": -(-data.max_length // spacing), "spacing": spacing}
         layers.append({"type": "parallel", "branches": [[], [places]]})
     shrink = -(-data.mean_length // 128)
     if shrink > 1:

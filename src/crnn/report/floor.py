@@ -55,6 +55,9 @@ WHAT = {"audio": "log-mel frames", "symbols": "one-hot symbols", "series": "the 
 
 NUM_MELS = 40
 
+MOST_WORDS = 4096
+"""Different words of one length that are counted: 3 bases with their ambiguous ones, or 2 residues."""
+
 ALPHAS = np.logspace(-3, 3, 10)
 """Ridge strengths tried by leave-one-out, as in Dempster et al. 2020."""
 
@@ -93,8 +96,9 @@ def measure_floors(
 ) -> list[Floor]:
     """Fit the field's trivial methods on `train` and score them on `test` with the task's own metrics.
 
-    Classes: majority, nearest neighbour, random convolutions + ridge; audio also log-mel statistics + logistic
-    regression. Numbers: mean, ridge on resampled signals, random convolutions + ridge.
+    Classes: majority, nearest neighbour, random convolutions + ridge, and the length alone where it varies; audio also
+    log-mel statistics + logistic regression; symbols also short words, and places of aligned windows. Numbers: mean,
+    ridge on resampled signals, random convolutions + ridge.
 
     Raises:
         DataError: one of the two sets is empty.
@@ -207,8 +211,57 @@ def _class_methods(train: Dataset, settings: FloorConfig) -> list[_Method]:
     if train.kind == "audio":
         note = "mean and spread of each log-mel band and of its change, logistic regression"
         methods.append(_Method("log-mel statistics", _statistics, note, has_probabilities=True))
+    if train.kind == "symbols":
+        methods += _symbol_methods(train)
+    if train.lengths.min() < train.lengths.max():
+        note = "the length and its logarithm, logistic regression; what it reaches says nothing of the content"
+        methods.append(_Method("length alone", _length_alone, note, has_probabilities=True))
     methods.append(_random_convolutions(settings, what, z_scored=train.kind == "series"))
     return methods
+
+
+def _symbol_methods(train: Dataset) -> list[_Method]:
+    """Which short words occur, and where windows are aligned which symbol stands at which place."""
+    size = max(len(train.vocabulary), 2)
+    longest = max(1, int(math.log(MOST_WORDS, size)))
+
+    def words(problem: _Problem) -> Scores:
+        counted = ([word_shares(s, longest) for s in part] for part in (problem.train, problem.test))
+        return _logistic(problem, *(np.stack(rows) for rows in counted), strength=0.01)
+
+    note = f"shares of all words of 1 to {longest} symbols, logistic regression"
+    methods = [_Method("words + logistic regression", words, note, has_probabilities=True)]
+    if train.lengths.min() == train.lengths.max():
+        note = "which symbol stands at which place, logistic regression"
+        methods.append(_Method("symbols by place + logistic regression", _by_place, note, has_probabilities=True))
+    return methods
+
+
+def word_shares(signal: Signal, longest: int) -> Features:
+    """(words,): share of each word of 1 to `longest` symbols among the words of its length, from one-hot frames."""
+    ids, size = signal.argmax(1), signal.shape[1]
+    shares = []
+    for length in range(1, longest + 1):
+        count = len(ids) - length + 1
+        codes = sum(ids[i : i + max(count, 0)] * size**i for i in range(length))
+        shares.append(np.bincount(codes, minlength=size**length) / max(count, 1))
+    return np.concatenate(shares)
+
+
+def _by_place(problem: _Problem) -> Scores:
+    length = len(problem.train[0])
+    rows = []
+    for part in (problem.train, problem.test):
+        made = np.zeros((len(part), length, problem.train[0].shape[1]))
+        for row, signal in zip(made, part, strict=True):
+            row[: min(len(signal), length)] = signal[:length]
+        rows.append(made.reshape(len(part), -1))
+    return _logistic(problem, *rows, strength=0.01)
+
+
+def _length_alone(problem: _Problem) -> Scores:
+    rows = (np.array([len(s) for s in part], np.float64)[:, None] for part in (problem.train, problem.test))
+    return _logistic(problem, *(np.concatenate([n, np.log(n)], axis=1) for n in rows))
 
 
 def _value_methods(train: Dataset, settings: FloorConfig) -> list[_Method]:
@@ -270,8 +323,16 @@ def _ridge(problem: _Problem) -> Scores:
 
 
 def _statistics(problem: _Problem) -> Scores:
-    train, test = (np.stack([_summary(s) for s in part]) for part in (problem.train, problem.test))
-    model = LogisticRegression(C=1.0, max_iter=1000)
+    return _logistic(problem, *(np.stack([_summary(s) for s in part]) for part in (problem.train, problem.test)))
+
+
+def _logistic(problem: _Problem, train: Features, test: Features, *, strength: float = 1.0) -> Scores:
+    """Of classes, or of each label.
+
+    Args:
+        strength: the inverse of how far weights are held back (C of scikit-learn).
+    """
+    model = LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a floor that stopped after 1,000 steps is still a floor
         if problem.targets.ndim == 1:

@@ -16,6 +16,7 @@ from crnn.data.dataset import Problem, Target
 from crnn.errors import DataError
 from crnn.metrics.ecg import kappa, predictivity, sensitivity
 from crnn.metrics.events import f1
+from crnn.metrics.segments import segment_overlap
 from crnn.nn.frames import Frames
 from crnn.nn.layers import Timing
 from crnn.sequences import Ragged, Sequences
@@ -98,17 +99,21 @@ class TagLabels(Tag):
         return made
 
     def count(self, outputs: Ragged, targets: Sequence[Target], frames: Frames) -> NDArray[np.float64]:
-        """The confusion of the labelled input frames of each example, classes^2."""
+        """The confusion of the labelled input frames of each example, classes^2; of a protein's structure also the two
+        sums of its segment overlap."""
         size, rows = len(self.labels), []
         for row, target, length in zip(outputs, targets, frames.lengths.tolist(), strict=True):
             true = self.codes(target, "")
             found = at_input_rate(self.decide(row.numpy())[0], frames.stride, length)
             known = true >= 0
-            rows.append(np.bincount(true[known] * size + found[known], minlength=size * size))
+            row_counts = np.bincount(true[known] * size + found[known], minlength=size * size)
+            overlap = segment_overlap(true, found) if self.is_structure else ()
+            rows.append([*row_counts, *overlap])
         return np.array(rows, np.float64)
 
     def scores_of(self, total: NDArray[np.float64]) -> dict[str, float]:
-        """accuracy of the labelled frames, mean F1 and mean sensitivity of the classes that occur, kappa."""
+        """accuracy of the labelled frames (of a protein's structure: Q3 or Q8), mean F1 and mean sensitivity of the
+        classes that occur, kappa; sov of a protein's structure."""
         confusion = self._square(total)
         right, stated, true = np.diagonal(confusion), confusion.sum(0), confusion.sum(1)
         return {
@@ -116,14 +121,22 @@ class TagLabels(Tag):
             "mean_f1": nan_mean(f1(right, stated, true)[true > 0]),
             "mean_sensitivity": nan_mean(sensitivity(confusion)),
             "kappa": kappa(confusion),
+            **({"sov": float(total[-2] / total[-1]) if total[-1] else float("nan")} if self.is_structure else {}),
         }
 
+    @property
+    def is_structure(self) -> bool:
+        """Whether the labels are the structure of a protein: helix, strand and others, a letter each."""
+        return {"H", "E"} <= set(self.labels) <= set("HECGIBTSPL-")
+
     def _square(self, total: NDArray[np.float64]) -> NDArray[np.int64]:
-        return np.asarray(total.round(), np.int64).reshape(len(self.labels), len(self.labels))
+        size = len(self.labels)
+        return np.asarray(total[: size * size].round(), np.int64).reshape(size, size)
 
     def errors(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of the labelled frames that are wrong."""
-        square = counts.reshape(-1, len(self.labels), len(self.labels))
+        size = len(self.labels)
+        square = counts[:, : size * size].reshape(-1, size, size)
         total = square.sum((1, 2))
         right = np.trace(square, axis1=1, axis2=2)
         return np.asarray(1 - np.divide(right, total, out=np.ones(len(total)), where=total > 0))
