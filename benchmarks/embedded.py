@@ -1,6 +1,6 @@
 """Heartbeats by the exported C file: its bytes, its share of a core at 360 Hz, and the beats that `predict` finds.
 
-    python benchmarks/embedded.py [--run RUN] [--seed 0] [--records 22] [--quick]
+    python benchmarks/embedded.py [--run RUN] [--seed 0] [--steps 1500] [--records 22] [--quick]
 
 A model of preset `ecg-small`, trained as in benchmarks/tagging.py on the records of DS1 or given as RUN, is exported to
 C and compiled; a driver feeds it the records of DS2 sample by sample, as they would come from two leads. What it gives
@@ -110,6 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--run", type=Path, help="a trained run of preset ecg-small, instead of training one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of training; enough for bytes, time and equality are a hundred")
     parser.add_argument("--records", type=int, default=22, help="of DS2")
     parser.add_argument("--quick", action="store_true", help="a hundred steps of training, two records: does it run?")
     parser.add_argument("--out", type=Path, default=RESULTS / "embedded.json")
@@ -118,11 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     root = find_data()
     if root is None:
         raise SystemExit(MISSING)
-    train, test = load_ecg(root, None)
+    train, test = load_ecg(root)
+    steps = 100 if options.quick else options.steps
     if options.run is not None:
         model = Model.load(options.run)
     else:
-        model = fit(train, "ecg-small", options.seed, {"train.steps": 100} if options.quick else {})
+        model = fit(train, "ecg-small", options.seed, {} if steps is None else {"train.steps": steps})
     count = 2 if options.quick else options.records
     with tempfile.TemporaryDirectory() as place:
         exported, drivers = build(model, Path(place, "beats"))
@@ -133,6 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         "versions": versions(),
         "data": "MIT-BIH, records of DS2, leads MLII and V1",
         "seed": None if options.run is not None else options.seed,
+        "steps": steps,
         "flash_bytes": {"weights": exported.weight_bytes, "code": exported.code_bytes},
         "ram_bytes": {"a stream": exported.state_bytes, "stack": exported.scratch_bytes},
         "beats": sum(row["beats"] for row in rows),

@@ -128,7 +128,7 @@ def test_streams_are_timed_after_they_agree(script, tmp_path):
         pytest.skip("no C compiler, whose build is timed")
     script("streaming").main(["--quick", "--out", str(tmp_path / "results.json")])
     found = json.loads((tmp_path / "results.json").read_text())
-    assert len(found["rows"]) == 11
+    assert len(found["rows"]) == 12
     assert all(row["ratio"] > 0 for row in found["rows"])
     assert found["code_bytes"] <= 20_000
     assert script("tables").streaming(found)

@@ -147,6 +147,12 @@ def test_what_looks_like_another_format_is_raw_where_that_is_said() -> None:
     assert len(blocks_of(b"fLaC", 9, format="s16le")[0]) == 2
 
 
+@pytest.mark.parametrize(("table", "expected"), [("y,x\n1,2\n", [[2, 1]]), ("x\n2\n", [[2, np.nan]])])
+def test_a_channel_that_may_be_missing_is_found_or_left_open(table: str, expected: list[list[float]]) -> None:
+    source = Source(Tail(io.BytesIO(table.encode()), "t.csv"), **{**SERIES, "channel_names": ("x", "y?")})
+    np.testing.assert_equal(np.concatenate(list(source.blocks(9))), expected)
+
+
 def test_a_growing_file_is_waited_for(tmp_path: Path) -> None:
     path, found = tmp_path / "grows.csv", []
     path.write_bytes(b"1,2\n3")

@@ -8,6 +8,7 @@ import numpy as np
 
 from crnn.config import nearest
 from crnn.data.readers.reader import number_channels
+from crnn.data.readers.recordings import OPTIONAL
 from crnn.errors import DataError
 from crnn.streaming.samples import Block
 from crnn.streaming.tail import Tail
@@ -26,7 +27,7 @@ def read_rows(tail: Tail, channels: tuple[str, ...], block: int) -> Iterator[Blo
     separator = max(",;\t", key=head.decode("utf-8", "replace").count)
     names = _cells(head, separator)
     is_data = not any(names) or all(_is_number(cell) for cell in names)
-    columns = list(range(len(channels))) if is_data else _columns(names, channels, tail.name)
+    columns: list[int | None] = list(range(len(channels))) if is_data else _columns(names, channels, tail.name)
     width = len(channels) if is_data else len(names)
     rows: list[list[float]] = []
     number, line = (1, head) if is_data else (2, tail.line())
@@ -53,20 +54,25 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _columns(names: list[str], channels: tuple[str, ...], where: str) -> list[int]:
-    """Places of the channels among the columns; where the model knows no names, its channels are all the columns."""
+def _columns(names: list[str], channels: tuple[str, ...], where: str) -> list[int | None]:
+    """Places of the channels among the columns, None for an optional one that is not there.
+
+    Where the model knows no names, its channels are all the columns.
+    """
     if channels == number_channels(len(channels)) and len(names) == len(channels):
         return list(range(len(channels)))
     for channel in channels:
-        if channel not in names:
+        if channel.removesuffix(OPTIONAL) not in names and not channel.endswith(OPTIONAL):
             raise DataError(f"{where}: no column {channel!r}, which the model takes{nearest(channel, names)}")
-    return [names.index(channel) for channel in channels]
+    wanted = [channel.removesuffix(OPTIONAL) for channel in channels]
+    return [names.index(channel) if channel in names else None for channel in wanted]
 
 
-def _row(cells: list[str], columns: list[int], width: int, where: str) -> list[float]:
+def _row(cells: list[str], columns: list[int | None], width: int, where: str) -> list[float]:
     if len(cells) != width:
         raise DataError(f"{where}: found {len(cells)} cells, expected {width}; write every row whole")
-    for column in columns:
-        if not _is_number(cells[column]):
-            raise DataError(f"{where}: found {cells[column]!r}, expected a number, or an empty cell for a missing one")
-    return [float(cells[column] or "nan") for column in columns]
+    found = ["" if column is None else cells[column] for column in columns]
+    for cell in found:
+        if not _is_number(cell):
+            raise DataError(f"{where}: found {cell!r}, expected a number, or an empty cell for a missing one")
+    return [float(cell or "nan") for cell in found]
