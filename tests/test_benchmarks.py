@@ -23,6 +23,7 @@ MEASURING = (
     *("streaming", "exact_streams", "early_decisions", "training_kernels", "cells", "transcribe", "text_lines"),
     "tagging",
     *("ragged_batches", "scaling", "large_data", "rival_trainers"),
+    "embedded",
 )
 SCRIPTS = ("record", "sets", "lines", "tables", *MEASURING)
 
@@ -132,6 +133,17 @@ def test_streams_are_timed_after_they_agree(script, tmp_path):
     assert all(row["ratio"] > 0 for row in found["rows"])
     assert found["code_bytes"] <= 20_000
     assert script("tables").streaming(found)
+
+
+@pytest.mark.slow
+def test_the_c_file_finds_the_beats_that_predict_finds(script, tmp_path):
+    if script("record").find_data() is None or shutil.which("cc") is None:
+        pytest.skip(f"{script('record').MISSING}; or no C compiler")
+    script("embedded").main(["--quick", "--out", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["plain x86-64"]["other_beats"] == 0
+    assert found["flash_bytes"]["weights"] + found["flash_bytes"]["code"] < 256_000
+    assert script("tables").embedded(found)
 
 
 def test_exact_streams_are_exact(script, tmp_path):
