@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crnn.data.batch import load_example
 from crnn.data.dataset import Dataset, Example, Problem, content_hash
+from crnn.data.similar import near_copies
 from crnn.data.split import Duplicate, find_duplicates, groups_on_two_sides, official_sides, why_not_by_group
 from crnn.data.summary import and_more, count_classes, summarise, summary_lines
 from crnn.errors import DataError
@@ -118,6 +119,7 @@ def check(
         *_check_groups(data),
         *_check_lengths(data, out_lengths),
         *_check_duplicates(data.subset(scan.readable), scan.hashes),
+        *_check_near_copies(data.subset(scan.readable)),
     ]
     problems.sort(key=lambda problem: problem.level != "error")
     summary = summarise(
@@ -411,6 +413,24 @@ def _least_length(out_lengths: OutLengths, longest: int) -> str:
     probe = out_lengths(torch.arange(1, 2 * longest + 2))
     enough = torch.nonzero(probe >= 1)
     return f"at least {int(enough[0]) + 1}" if len(enough) else f"more than {2 * longest}"
+
+
+def _check_near_copies(data: Dataset) -> Iterator[Problem]:
+    """Sequences that are nearly another one: across the official split, else anywhere, unless a group keeps them."""
+    copies = [
+        copy
+        for copy in near_copies(data)
+        if data[copy.first].group is None or data[copy.first].group != data[copy.second].group
+    ]
+    across = [copy for copy in copies if data[copy.first].split != data[copy.second].split]
+    is_split = any(example.split for example in data)
+    chosen = across if is_split else copies
+    if chosen:
+        worst = max(chosen, key=lambda copy: copy.shared)
+        place = f"{data[worst.first].where} and {data[worst.second].where}{and_more(len(chosen))}"
+        effect = "on two sides of the official split" if is_split else "and a random split may put them on two sides"
+        what = f"share {worst.shared:.0%} of their words, {effect}, so the score flatters; name their family as group"
+        yield Problem(place, what, "warning")
 
 
 def _check_duplicates(data: Dataset, hashes: list[str]) -> Iterator[Problem]:
