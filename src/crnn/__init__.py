@@ -17,7 +17,7 @@ _HOME = {  # public name -> the file that defines it; imported on first use, so 
     "from_arrays": "crnn.data.read",
     "Dataset": "crnn.data.dataset",
     "Example": "crnn.data.dataset",
-    "check": "crnn.data.check",
+    "check": "crnn.run",
     "train": "crnn.run",
     "load": "crnn.run",
     "stream": "crnn.run",
@@ -31,7 +31,6 @@ _HOME = {  # public name -> the file that defines it; imported on first use, so 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from crnn.data.check import check as check
     from crnn.data.dataset import Dataset as Dataset
     from crnn.data.dataset import Example as Example
     from crnn.data.read import from_arrays as from_arrays
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from crnn.errors import CrnnError as CrnnError
     from crnn.model import Model as Model
     from crnn.run import Run as Run
+    from crnn.run import check as check
     from crnn.run import load as load
     from crnn.run import stream as stream
     from crnn.run import train as train
