@@ -95,8 +95,8 @@ def test_the_table_says_both_sides(trained, tmp_path):
     assert lines[0].startswith("prune-units 0.5; scored on 8 examples, test of ")
     assert lines[1].split() == ["before", "after", "change"]
     assert [line.split("  ")[0] for line in lines[2:]] == [
-        "accuracy", "balanced accuracy", "parameters", "bytes of weights", "bytes, zipped", "multiply-adds per step",
-        "weights at zero", "CPU time, alone", "native engine, alone",
+        "accuracy", "balanced accuracy", "MCC", "parameters", "bytes of weights", "bytes, zipped",
+        "multiply-adds per step", "weights at zero", "CPU time, alone", "native engine, alone",
     ][: len(lines) - 2]  # fmt: skip
     assert found.after.num_parameters < 0.4 * found.before.num_parameters
     assert found.after.macs < 0.4 * found.before.macs

@@ -98,6 +98,11 @@ NETWORKS = {
         ATTENTION,
     ),
     "recurrence": ((3,), [BOTH_WAYS, GRU, {**BOTH_WAYS, "cell": "gru"}], {"type": "last", "bidirectional": True}),
+    "gated means": (
+        (3,),
+        [{"type": "recurrent", "hidden_size": 3, "cell": cell} for cell in ("mingru", "minlstm", "qrnn")],
+        {"type": "mean"},
+    ),
     "missing": (
         (3,),
         [{"type": "channel_norm"}, {"type": "missing", "fill": "last"}, {"type": "difference"}, {"type": "compress"}],

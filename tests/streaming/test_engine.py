@@ -23,7 +23,7 @@ from crnn.streaming.engine import NativeEngine
 from nn.test_composition import CHANNELS, random_network
 from program.reference import interpret
 from program.test_lower import TASK, make_network
-from test_promises import CHUNKINGS, EXPORTED, cases, every_summary, make_layer, sequences
+from test_promises import CHUNKINGS, EXPORTED, EXPORTED_SUMMARIES, cases, every_summary, make_layer, sequences
 
 
 def here():
@@ -97,7 +97,7 @@ def test_every_layer_streams(name, features, options):
     assert_network_streams(network, features)
 
 
-@every_summary
+@pytest.mark.parametrize(("name", "features", "options"), cases(EXPORTED_SUMMARIES))
 def test_every_summary_streams(name, features, options):
     assert_network_streams(make_network([], features, {"type": name, **options}), features)
 

@@ -19,6 +19,8 @@ from crnn.training.config import TrainConfig
 
 PROBE_FRAMES = 1024
 """Frames of the sequences that are measured, at least: enough for several frames behind any front-end."""
+PROBE_SEQUENCES = 2
+"""Sequences side by side: one alone is spared the copies that put a batch into another order."""
 LONG = 50
 """A sequence so many times longer than the median is worth a message: its batch decides what memory is needed."""
 HALF = 0.5
@@ -108,14 +110,14 @@ def check_memory(network: nn.Module, data: Dataset, config: TrainConfig, *, shor
 def bytes_per_frame(network: nn.Module, features: tuple[int, ...], *, shortest: int = 1) -> float:
     """Bytes that a training step keeps for the backward pass, for each input frame of each sequence.
 
-    Measured: what autograd saves for two sequences, one twice as long as the other. The network and all random states
+    Measured: what autograd saves for two batches, one twice as long as the other. The network and all random states
     are left as they were.
     """
     probe = copy.deepcopy(network).cpu().train()
     length = max(PROBE_FRAMES, 2 * shortest)
     with torch.random.fork_rng(devices=[]):
         one, two = (_saved_bytes(probe, features, length * times) for times in (1, 2))
-    return (two - one) / length
+    return (two - one) / (PROBE_SEQUENCES * length)
 
 
 def _saved_bytes(network: nn.Module, features: tuple[int, ...], length: int) -> int:
@@ -128,9 +130,10 @@ def _saved_bytes(network: nn.Module, features: tuple[int, ...], length: int) -> 
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor  # and so it lives on, and no later one can have its place
 
-    data = torch.randn(1, length, *features) if features else torch.zeros((1, length), dtype=torch.int64)
+    shape = (PROBE_SEQUENCES, length, *features)
+    data = torch.randn(shape) if features else torch.zeros(shape, dtype=torch.int64)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = network(Sequences(data, torch.tensor([length])))
+        kept = network(Sequences(data, torch.full((PROBE_SEQUENCES,), length)))
     del kept
     return sum(saved.values())
 
