@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from crnn.data.dataset import Dataset, array_example
 from crnn.models.network import Network
 from crnn.models.spec import spec_from_plain
 from crnn.program.lower import lower
-from crnn.report.cost import count_embedded, describe_cost, embedded_of
+from crnn.report import cost
+from crnn.report.cost import count_embedded, describe_cost, embedded_of, measure_cost
 from crnn.tasks.classify import Classify, ClassifyConfig
 
 TASK = Classify.from_targets(["a", "b", "c"], ClassifyConfig())
@@ -50,3 +53,18 @@ def test_a_layer_that_is_in_the_way_of_a_stream_is_named():
     assert found["streams"].startswith("no: layers[1] (bidirectional recurrence) cannot stream")
     assert "delay in frames" not in found
     assert count_embedded(make(CONV), TASK, None).delay_frames == pytest.approx(1)
+
+
+def test_hours_are_timed_by_their_beginning(monkeypatch):
+    """A day in one pass would take more memory than all the rest; its seconds are those of the beginning, scaled."""
+    frames: list[int] = []
+    network = make(CONV)
+    network.register_forward_pre_hook(lambda module, args: frames.append(args[0].data.shape[1]))
+    monkeypatch.setattr(cost, "one_pass_values", lambda data: 400)
+    monkeypatch.setattr(cost, "_cpu_seconds", lambda run, budget: run() is not None and 0.5)
+    day = array_example("day", "day", np.zeros((1000, 4), np.float32), target="a")
+    data = Dataset((day,), "series", ("w", "x", "y", "z"), None, "made")
+    found = measure_cost(network, data)
+    assert frames == [100, 100]
+    assert (found.single_seconds, found.batched_seconds, found.batch_size) == (5.0, 5.0, 1)
+    assert found.macs_per_example == network.macs(1000)

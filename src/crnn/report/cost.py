@@ -12,6 +12,7 @@ import torch
 
 from crnn.data.batch import one_pass_values
 from crnn.data.dataset import Dataset
+from crnn.data.windows import beginnings
 from crnn.errors import ExportError, StreamError
 from crnn.models.network import Network
 from crnn.program.lower import lower
@@ -73,6 +74,9 @@ def measure_cost(
 ) -> Cost:
     """Count and time the model on examples about the median length.
 
+    Of recordings of hours the beginning is timed, as many values as one pass takes at once, and the seconds are those
+    of the whole in proportion: hours in one pass would take more memory than training.
+
     Args:
         task: with it, what a C file of this model needs is counted too.
         batch_size: of the second timing, at most; fewer where the recordings are long.
@@ -80,16 +84,18 @@ def measure_cost(
     """
     lengths = data.lengths
     median = int(np.median(lengths))
-    fits = max(1, one_pass_values(data) // (median * data.frame_values))
+    timed = min(median, max(one_pass_values(data) // data.frame_values, network.min_length))
+    fits = max(1, one_pass_values(data) // (timed * data.frame_values))
     near = np.argsort(np.abs(lengths - median), kind="stable")[: min(batch_size, fits)]
-    batch = collate(data, near.tolist()).to(device_of(network))
+    shown = beginnings(data, timed) if timed < median else data
+    batch = collate(shown, near.tolist()).to(device_of(network))
     one = Sequences(batch.data[:1, : int(batch.lengths[0])], batch.lengths[:1])
     embedded = None if task is None else count_embedded(network, task, data.sample_rate)
     was_training = network.training
     network.eval()
     try:
-        single = _cpu_seconds(lambda: network(one), seconds)
-        batched = _cpu_seconds(lambda: network(batch), seconds) / len(near)
+        single = _cpu_seconds(lambda: network(one), seconds) * median / timed
+        batched = _cpu_seconds(lambda: network(batch), seconds) * median / timed / len(near)
     finally:
         network.train(was_training)
     return Cost(
