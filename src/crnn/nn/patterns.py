@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from crnn.config import config
 from crnn.errors import ConfigError
 from crnn.nn.layers import Features, WindowedLayer, register_layer
+from crnn.sequences import Sequences
 
 TAPS = 9
 HIGH = 3
@@ -64,10 +65,18 @@ class Patterns(WindowedLayer):
             weight = weight * channel_sets(KERNELS * sets, channels, config.seed)[..., None]
         self.register_buffer("weight", weight)
 
+    def compute(self, x: Sequences) -> Sequences:
+        out = self.check_lengths(x.lengths)
+        return Sequences(self._convolve(x.data, self.pad_left), out).blanked()  # PyTorch pads both sides without a copy
+
     def windows(self, data: Tensor) -> Tensor:
-        dilation, weight = self.config.dilation, self.weight.to(data.dtype)
-        out = F.conv1d(data.transpose(1, 2), weight, dilation=dilation, groups=self.groups)  # (batch, channels, time)
-        return out.transpose(1, 2)
+        return self._convolve(data, 0)
+
+    def _convolve(self, data: Tensor, pad: int) -> Tensor:
+        """With `pad` frames of zeros on both sides."""
+        weight = self.weight.to(data.dtype)
+        out = F.conv1d(data.transpose(1, 2), weight, padding=pad, dilation=self.config.dilation, groups=self.groups)
+        return out.transpose(1, 2)  # (batch, channels, time) inside
 
     def macs_per_frame(self) -> float:
         return float(self.weight.numel())

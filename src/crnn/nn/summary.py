@@ -277,6 +277,15 @@ def _add(total: Tensor, lost: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
     return new, (new - total) - term
 
 
+def _lowered(x: Sequences) -> Tensor:
+    """(batch, time, values) with minus infinity past the ends, of data that is zero there."""
+    data = x.data.flatten(2)
+    if x.is_full:
+        return data
+    below = torch.zeros_like(x.valid, dtype=data.dtype).masked_fill_(~x.valid, -torch.inf)
+    return data + below[..., None]  # not masked_fill, which copies into another layout
+
+
 @config
 class MaxConfig:
     """The largest value of each channel; no options."""
@@ -293,10 +302,7 @@ class Max(Summary):
         self.config = config
 
     def compute(self, x: Sequences) -> Tensor:
-        data = x.data.flatten(2)
-        if not x.is_full:
-            data = data.masked_fill(~x.valid[..., None], -torch.inf)
-        return data.amax(1)
+        return _lowered(x).amax(1)
 
     def start(self, batch: int) -> State:
         return torch.full((batch, self.out_features), -torch.inf), torch.zeros(batch, dtype=torch.int64)
@@ -364,9 +370,7 @@ class Above(Summary):
         self.register_buffer("steepness", torch.full((size,), 1 / config.softness) if config.softness else None)
 
     def compute(self, x: Sequences) -> Tensor:
-        data = x.data.flatten(2)
-        if not x.is_full:
-            data = data.masked_fill(~x.valid[..., None], -torch.inf)  # above nothing
+        data = _lowered(x)  # past the ends above nothing
         return self._standardised(self._counts(data), x.lengths, self._largest(data))
 
     def _largest(self, data: Tensor) -> Tensor:
