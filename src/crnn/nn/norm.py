@@ -86,7 +86,7 @@ class Norm(Layer):
         rows, index = data.flatten(0, 1), x.valid.flatten().nonzero()[:, 0]
         frames = rows.index_select(0, index)
         normed = self._batch_norm(frames.reshape(-1, frames.shape[-1])).reshape(frames.shape).to(rows.dtype)
-        return torch.zeros_like(rows).index_copy(0, index, normed).reshape(data.shape).movedim(-1, 2)
+        return torch.zeros_like(rows).index_copy_(0, index, normed).reshape(data.shape).movedim(-1, 2)
 
     def _batch_norm(self, data: Tensor) -> Tensor:
         """Over axis 1, with the statistics of all processes where several train this network together."""
