@@ -24,7 +24,7 @@ def readme(program: Program, tables: Tables, name: str, code_bytes: int | None, 
     makes = {
         "softmax": f"`{name}_probabilities` makes probabilities of them (softmax).",
         "sigmoid": f"`{name}_probabilities` makes a probability of each (sigmoid); the labels are those above 0.5.",
-    }.get(program.activation, "They are values in the target's units.")
+    }.get(program.activation, "They are " + (program.left_to_do or "values in the target's units") + ".")
     when = "for the stream so far, after every call"
     call = f"if ({name}_push(&state, frames, n, out) > 0) ...  /* n frames of {tables.input_size} values, any n */"
     last = f"{name}_finish(&state, out);                       /* the end: the outputs for all of it */"

@@ -151,6 +151,7 @@ def _facts(program: Program, graph: Graph, int8: bool) -> dict[str, str]:
         "version": crnn.__version__,
         "labels": list(program.labels),
         "activation": program.activation,
+        "left_to_do": program.left_to_do,
         "sample_rate": program.sample_rate,
         "frame": [] if first.op.vocabulary else list(first.shape),
         "vocabulary": first.op.vocabulary,

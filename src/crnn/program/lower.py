@@ -77,8 +77,9 @@ def lower(
     return Program(
         nodes=tuple(nodes),
         sample_rate=sample_rate,
-        labels=tuple(task.labels),
+        labels=tuple(task.output_names),
         activation=task.activation,
+        left_to_do=task.left_to_do,
         min_length=network.min_length,
         look_ahead=network.timing.look_ahead,
         stride=network.timing.stride,

@@ -52,6 +52,8 @@ class Program:
     """Frames by which the outputs lag behind the input."""
     stride: int = 1
     """Where the output is a stream: input frames from one of its frames to the next."""
+    left_to_do: str = ""
+    """What is left to do with the outputs, in words; empty where `activation` says it all."""
 
     @property
     def output(self) -> Node:

@@ -17,7 +17,9 @@ be taken back by later ones, all others stand."""
 
 
 class Follower(ABC):
-    """Makes news of the outputs of one stream: text so far, events, labels that change. Its memory does not grow.
+    """Makes news of the outputs of one stream: text so far, events, labels that change.
+
+    Its memory does not grow, but for what is not certain yet.
 
     Promise: news do not depend on how a stream is cut into chunks, but for partial ones; those that stand say together
     what the task's `predictions` say of the whole.

@@ -48,6 +48,9 @@ class TagConfig:
     prior: float = 0.0
     """Points and labels: how far the decision is moved towards rare classes: 0 takes the likeliest, 1 takes each class
     as if all were equally frequent."""
+    crf: bool = False
+    """Labels: choose those of a sequence together, by scores of what follows what (a linear-chain conditional random
+    field), in place of one by one."""
     width: float = 0.07
     """Points: frames up to this far from one are trained as it."""
     tolerance: float = 0.15
@@ -71,6 +74,11 @@ class TagConfig:
             raise ConfigError(f"task.threshold={self.threshold}; expected more than 0 and less than 1")
         if isinstance(self.class_weights, dict) and any(weight < 0 for weight in self.class_weights.values()):
             raise ConfigError(f"task.class_weights={self.class_weights}; expected weights of 0 or more")
+        if self.crf and self.class_weights != "none":
+            raise ConfigError(
+                f"task.class_weights={self.class_weights}: weighs frames one by one, but task.crf=true trains on whole "
+                "sequences; leave one of them away, or move the decision by task.prior"
+            )
 
 
 @dataclass(frozen=True)
@@ -158,12 +166,12 @@ class Tag(StepTask):
         if not labels or (form == "labels" and len(labels) < 2):
             found = f"only the class {labels[0]!r}" if labels else "no labels"
             raise DataError(f"training targets: found {found}; expected at least {2 if form == 'labels' else 1}")
-        return form_class(form)(labels, [counts[label] for label in labels], config)
+        return form_class(form, config)(labels, [counts[label] for label in labels], config)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Tag:
         read = build_config(TagConfig, state["config"], "task")
-        return form_class(state["form"])(state["labels"], state["counts"], read, state["tuned"])
+        return form_class(state["form"], read)(state["labels"], state["counts"], read, state["tuned"])
 
     def state(self) -> dict[str, Any]:
         return {
@@ -249,12 +257,21 @@ def _form_of(targets: Sequence[Annotation]) -> str:
     return "points" if lengths <= {1} else "intervals"
 
 
-def form_class(form: str) -> type[Tag]:
-    """The task of a form."""
+def form_class(form: str, config: TagConfig) -> type[Tag]:
+    """The task of a form.
+
+    Raises:
+        ConfigError: a CRF for what is no label a frame.
+    """
+    from crnn.tasks.tag_chain import TagChain
     from crnn.tasks.tag_intervals import TagIntervals  # they stand on this file
     from crnn.tasks.tag_labels import TagLabels
     from crnn.tasks.tag_points import TagPoints
 
+    if config.crf and form != "labels":
+        raise ConfigError(f"task.crf=true: takes a label for every frame, found {form}; leave it away")
+    if config.crf:
+        return TagChain
     forms: tuple[type[Tag], ...] = (TagLabels, TagPoints, TagIntervals)
     return next(cls for cls in forms if cls.form == form)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class TagLabels(Tag):
     """One of the classes in every frame; softmax."""
 
     form = "labels"
-    activation = "softmax"
+    activation: ClassVar[Literal["softmax", "none"]] = "softmax"
     primary = "accuracy"
 
     def codes(self, target: Target, where: str) -> NDArray[np.int64]:
@@ -176,7 +176,10 @@ class LabelFinder(Finder):
     def find(self, outputs: NDArray[np.floating[Any]]) -> list[Found]:
         if not len(outputs):
             return []
-        codes, probabilities = self._task.decide(np.asarray(outputs, np.float32))
+        return self._go_on(*self._task.decide(np.asarray(outputs, np.float32)))
+
+    def _go_on(self, codes: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> list[Found]:
+        """The runs that end with the classes of more output frames."""
         found = []
         for code, probability in zip(codes.tolist(), probabilities.tolist(), strict=True):
             if self._run is not None and self._run[1] != code:

@@ -51,6 +51,8 @@ class Task(ABC):
     higher_is_better: bool
     activation: ClassVar[Literal["softmax", "sigmoid", "none"]] = "none"
     """What makes probabilities of the outputs."""
+    left_to_do: ClassVar[str] = ""
+    """What is left to do with the outputs of an exported network, in words; empty where `activation` says it all."""
     per_step: ClassVar[bool] = False
     """True for a StepTask: one vector of outputs a frame, from a network without a summary."""
     stratify: ClassVar[bool] = True
@@ -86,6 +88,11 @@ class Task(ABC):
     @abstractmethod
     def num_outputs(self) -> int:
         """Outputs of the network's head."""
+
+    @property
+    def output_names(self) -> list[str]:
+        """What each output stands for, as exporters write it."""
+        return self.labels
 
     @abstractmethod
     def encode(self, targets: Sequence[Target], where: Sequence[str]) -> Tensor:
