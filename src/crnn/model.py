@@ -152,7 +152,7 @@ class Model:
         if isinstance(source, Dataset):
             data = source
         elif _are_files(source) or as_frame(source) is not None:
-            takes = options_of(source, format) if _are_files(source) else frozenset()
+            takes = options_of(source, format) if _are_files(source) else frozenset({"alphabet"})
             data = read(
                 source,
                 labels=labels,
@@ -162,10 +162,11 @@ class Model:
                 id=id,
                 time=time,
                 format=format if _are_files(source) else None,
-                channels=self.inputs.channel_names,
+                channels=self.inputs.channel_names if self.inputs.kind == "series" else None,
                 sample_rate=self.inputs.sample_rate if self.inputs.kind == "audio" and "sample_rate" in takes else None,
-                height=self.inputs.height if "height" in takes else None,  # else it is of another kind, which is said
-                alphabet=self.inputs.alphabet,
+                # an option that the format does not take: the data is of another kind, which is said below
+                height=self.inputs.height if "height" in takes else None,
+                alphabet=self.inputs.alphabet if "alphabet" in takes else None,
                 targets=targets,
                 on_bad=on_bad,
             )

@@ -37,10 +37,10 @@ from crnn.streaming.stream import Stream
 from crnn.tasks.infer import find_task, infer_task
 from crnn.tasks.step_task import StepTask
 from crnn.tasks.task import Task
+from crnn.tasks.transcribe import Transcribe
 from crnn.training.checkpoint import write_file
 from crnn.training.config import TrainConfig
-from crnn.training.config import make_plan as plan_training
-from crnn.training.estimate import check_memory, largest_batch
+from crnn.training.estimate import check_memory, largest_batch, trained_frames
 from crnn.training.history import History
 from crnn.training.loop import fit
 from crnn.training.progress import Report, open_progress
@@ -210,13 +210,13 @@ def check(
         plan = make_plan(data, {}, task=task, preset=preset, seed=0, source=None)
         network = plan.make_network()
     except (DataError, SplitError) as error:
-        found = check_data(data)
+        texts = task == Transcribe.name
+        found = check_data(data, classes=not texts, texts=texts)
         known = any(problem.level == "error" for problem in found.problems)
         extra = () if known else (Problem(data.source, str(error).removeprefix(f"{data.source}: ")),)
         return replace(found, problems=(*extra, *found.problems))
     count = len(plan.parts.train)
     batch_size = plan.config.train.batch_size_for(count)
-    length = plan_training(plan.config.train, batches=-(-count // batch_size), num_train=count, num_validation=0)
     problems = [*plan.problems(network), *_memory_problems(plan.config.train, network, data)]
     if isinstance(plan.task, StepTask):
         problems += [Problem(data.source, what, "warning") for what in plan.task.warnings()]
@@ -225,8 +225,9 @@ def check(
         classes=not plan.task.per_step,
         out_lengths=network.body.out_lengths,
         macs_per_frame=network.body.macs_per_frame(),
-        epochs=length.epochs,
+        trained_frames=trained_frames(plan.parts.train, plan.config.train),
         batch_size=batch_size,
+        texts=isinstance(plan.task, Transcribe),
     )
     return replace(
         found,

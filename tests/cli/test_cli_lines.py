@@ -58,6 +58,13 @@ def test_another_kind_of_input_is_refused(folder, capsys):
     assert "found audio, but the model was trained on image" in capsys.readouterr().err
 
 
+def test_no_preset_is_named_where_none_streams(folder, capsys):
+    recording = next((EXAMPLES / "digits" / "test").rglob("*.flac"))
+    assert run_app(["stream", f"{folder}/run", str(recording)], debug=False) == 1
+    assert "recurrent cannot stream: it is bidirectional" in (message := capsys.readouterr().err)
+    assert "--preset" not in message
+
+
 def test_check_names_lines_that_cannot_be_learnt(folder, tmp_path, capsys):
     shutil.copytree(folder / "lines", tmp_path / "lines")
     (tmp_path / "lines" / "train" / "00.gt.txt").write_text(" \n")

@@ -11,6 +11,7 @@ import soundfile
 from tones import RATE, TRAINING, sound_of, write_manifest, write_tones
 
 from crnn.cli.main import run_app
+from crnn.data.readers.wfdb import write_record
 
 
 def crnn(*arguments):
@@ -93,6 +94,24 @@ def test_a_manifest_gives_the_same_as_a_folder(home, capsys):
     by_manifest = json.loads(capsys.readouterr().out)["metrics"]["cer"]
     assert crnn("eval", home / "run", home / "new", "--json") == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["cer"] == by_manifest
+
+
+def test_records_given_to_a_model_of_sound_are_said_to_be_of_another_kind(home, tmp_path, capsys):
+    write_record(tmp_path / "a", np.zeros((400, 1), np.float32), leads=["MLII"], rate=100.0)
+    assert crnn("predict", home / "run", tmp_path / "a.hea") == 1
+    assert "found series, but the model was trained on audio" in capsys.readouterr().err
+
+
+def test_the_preset_that_streams_is_one_for_texts(home, capsys):
+    options = ("--set", "train.steps=1", "--quiet")
+    assert crnn("train", home / "train", "--task", "transcribe", "--out", home / "both", *options) == 0
+    assert crnn("stream", home / "both", home / "new" / "000.wav") == 1
+    assert capsys.readouterr().err.rstrip().endswith("crnn train DATA --preset speech-small")
+
+
+def test_check_tells_texts_by_their_letters(home, capsys):
+    crnn("check", home / "train", "--task", "transcribe")
+    assert "letters: ' ab" in capsys.readouterr().out
 
 
 def test_bad_input_is_named(home, tmp_path, capsys):

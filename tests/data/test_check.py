@@ -56,7 +56,7 @@ def test_the_summary_counts_everything():
     arrays = [np.random.default_rng(i).standard_normal((n, 1)) for i, n in enumerate([2, 4, 6, 8])]
     arrays[0][0] = np.nan
     data = make(arrays, list("aabb"), list("pqpq"), ["train", "test"] * 2, rate=2.0)
-    summary = check(swap(swap(data, 1, group="q"), 3, group="q"), macs_per_frame=1e9, epochs=10).summary
+    summary = check(swap(swap(data, 1, group="q"), 3, group="q"), macs_per_frame=1e9, trained_frames=200).summary
     assert summary["length"] == {"min": 2, "median": 5.0, "max": 8}
     assert summary["seconds"] == {"min": 1.0, "median": 2.5, "max": 4.0}
     assert summary["targets"] == {"kind": "classes", "counts": {"a": 2, "b": 2}}
@@ -64,7 +64,7 @@ def test_the_summary_counts_everything():
     assert summary["splits"] == {"train": 2, "test": 2}
     assert summary["missing_share"] == 1 / 20
     assert summary["memory"] == {"decoded_bytes": 80, "largest_batch_bytes": 4 * 8 * 4}
-    assert summary["training_seconds"] == 3 * 1e9 * 20 * 10 / 5e9  # 20 frames, 10 epochs, forth and back
+    assert summary["training_seconds"] == 3 * 1e9 * 20 * 10 / 5e9  # forth and back
 
 
 def test_the_summary_of_numbers_reads_well():
@@ -74,6 +74,13 @@ def test_the_summary_of_numbers_reads_well():
         "targets: numbers, 0 to 11, median 5.5, std 3.452",
     ]
     assert lines[-1] == "training: about 6 minutes on one core"  # 3 * 1e8 * 120 * 50 / 5e9 = 360 s
+
+
+def test_transcripts_are_counted_as_texts_with_their_letters():
+    result = check(make(targets=["no  yes", "yes", "no"] * 4), classes=False, texts=True)
+    assert result.lines()[2] == "targets: 12 texts of 2 to 6 characters, median 3; 6 letters: ' enosy'"
+    assert result.summary["targets"]["alphabet"] == list(" enosy")
+    assert result.problems == ()
 
 
 def test_it_can_be_written_as_json():

@@ -11,7 +11,7 @@ from crnn.models.spec import spec_from_plain
 from crnn.sequences import Sequences
 from crnn.training import estimate
 from crnn.training.config import TrainConfig
-from crnn.training.estimate import bytes_per_frame, check_memory, largest_batch
+from crnn.training.estimate import bytes_per_frame, check_memory, largest_batch, trained_frames
 
 LAYERS = [
     {"type": "conv", "channels": 16, "stride": 2},
@@ -94,3 +94,12 @@ def test_the_estimate_is_about_what_a_step_keeps(network):
 def test_machines_say_what_is_free():
     free = estimate.free_bytes()
     assert free is None or free > 1 << 20
+
+
+def test_a_planned_run_is_counted_in_steps_and_windows():
+    data = dataset([1000])
+    # 9 windows of 200 frames, half overlapping: 3 batches an epoch, 10 steps are 4 epochs
+    assert trained_frames(data, TrainConfig(steps=10, batch_size=4, window=200)) == 9 * 200 * 4
+    assert trained_frames(data, TrainConfig(epochs=2)) == 2000
+    assert trained_frames(data, TrainConfig(epochs=2, max_frames=100)) == 200
+    assert trained_frames(dataset([100] * 10), TrainConfig(steps=10, batch_frames=500)) == 1000 * 5

@@ -92,8 +92,9 @@ def check(
     classes: bool = True,
     out_lengths: OutLengths | None = None,
     macs_per_frame: float | None = None,
-    epochs: int = 50,
+    trained_frames: float | None = None,
     batch_size: int = 32,
+    texts: bool = False,
     on_example: Callable[[int, int], None] | None = None,
 ) -> Check:
     """Load every example once, one at a time, and say what is in the data and what is wrong with it.
@@ -104,12 +105,14 @@ def check(
             annotations looks at its own.
         out_lengths: of the network that shall be trained; finds sequences of which its pooling leaves nothing.
         macs_per_frame: multiply-adds of that network for one input frame; adds an estimate of training time.
-        epochs, batch_size: for the estimates of time and memory.
+        trained_frames: input frames that training goes through in all; None for 50 epochs.
+        batch_size: for the estimate of memory.
+        texts: whether targets are transcripts; the summary then says how many and in which letters.
         on_example: called with (examples done, examples in all), for a progress bar.
     """
     if len(data) == 0:
         nothing = Problem(data.source, "found no examples; expected at least two, of two classes or values")
-        return Check(summarise(data, unreadable=0, missing_share=0.0), (nothing, *data.problems))
+        return Check(summarise(data, unreadable=0, missing_share=0.0, texts=texts), (nothing, *data.problems))
     scan = _scan(data, on_example)
     problems = [
         *data.problems,
@@ -127,8 +130,9 @@ def check(
         unreadable=len(data) - len(scan.readable),
         missing_share=scan.missing_share,
         macs_per_frame=macs_per_frame,
-        epochs=epochs,
+        trained_frames=trained_frames,
         batch_size=batch_size,
+        texts=texts,
     )
     return Check(summary, tuple(problems))
 

@@ -15,7 +15,10 @@ from crnn.data.split import official_sides
 
 MACS_PER_SECOND = 5e9
 """Multiply-adds that one core trains in a second, roughly: for an estimate of time only."""
+EPOCHS = 50
+"""For an estimate of time where the plan is not known."""
 SHOWN_CLASSES = 12
+SHOWN_LETTERS = 60
 
 
 def summarise(
@@ -24,8 +27,9 @@ def summarise(
     unreadable: int,
     missing_share: float,
     macs_per_frame: float | None = None,
-    epochs: int = 50,
+    trained_frames: float | None = None,
     batch_size: int = 32,
+    texts: bool = False,
 ) -> dict[str, Any]:
     """Counts, lengths, channels, targets, groups and sizes; plain values for JSON, None where it does not apply.
 
@@ -33,13 +37,16 @@ def summarise(
         unreadable: examples that could not be loaded.
         missing_share: part of all values that is NaN.
         macs_per_frame: multiply-adds of a network for one input frame; adds an estimate of training time.
+        trained_frames: input frames that training goes through in all; None for 50 epochs of all of `data`.
+        texts: whether targets are transcripts, not classes.
     """
     lengths = data.lengths if len(data) else np.zeros(1, dtype=np.int64)
     groups = Counter(example.group for example in data if example.group is not None)
     frame_bytes = data.num_bytes / max(1, int(lengths.sum()))
     frames = {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())}
     rate = data.sample_rate
-    macs = None if macs_per_frame is None else 3 * macs_per_frame * float(lengths.sum()) * epochs  # back costs twice
+    trained_frames = EPOCHS * float(lengths.sum()) if trained_frames is None else trained_frames
+    macs = None if macs_per_frame is None else 3 * macs_per_frame * trained_frames  # back costs twice
     return {
         "source": data.source,
         "kind": data.kind,
@@ -51,7 +58,7 @@ def summarise(
         "sample_rate": rate,
         "length": frames,
         "seconds": {name: value / rate for name, value in frames.items()} if rate else None,
-        "targets": _target_summary(data),
+        "targets": _text_summary(data) if texts else _target_summary(data),
         "groups": {"count": len(groups), "smallest": min(groups.values()), "largest": max(groups.values())}
         if groups
         else None,
@@ -103,6 +110,20 @@ def _target_summary(data: Dataset) -> dict[str, Any]:
     return {"kind": kind, "counts": dict(sorted(count_classes(targets).items()))}
 
 
+def _text_summary(data: Dataset) -> dict[str, Any]:
+    """Transcripts: how many, how long, in which letters; line breaks and the like count as spaces."""
+    texts = [" ".join(target.split()) for target in data.targets if isinstance(target, str)]
+    if not texts:
+        return {"kind": "none"}
+    lengths = np.array([len(text) for text in texts])
+    return {
+        "kind": "texts",
+        "count": len(texts),
+        "characters": {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())},
+        "alphabet": sorted(set().union(*texts)),
+    }
+
+
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """A summary as lines to print."""
     lines = [f"{summary['source']}: {summary['examples']} examples, {_content(summary)}"]
@@ -141,6 +162,11 @@ def _target_line(targets: dict[str, Any]) -> str:
         return "targets: none"
     if targets["kind"] == "numbers":
         return "targets: numbers, {min:.4g} to {max:.4g}, median {median:.4g}, std {std:.4g}".format(**targets)
+    if targets["kind"] == "texts":
+        letters = targets["alphabet"]
+        shown = "".join(letters[:SHOWN_LETTERS]) + and_more(len(letters), SHOWN_LETTERS)
+        length = "{min} to {max} characters, median {median:g}".format(**targets["characters"])
+        return f"targets: {targets['count']} texts of {length}; {len(letters)} letters: {shown!r}"
     counts = Counter(targets["counts"])
     shown = ", ".join(f"{label} {count}" for label, count in counts.most_common(SHOWN_CLASSES))
     return f"targets: {len(counts)} {targets['kind']}: {shown}{and_more(len(counts), SHOWN_CLASSES)}"

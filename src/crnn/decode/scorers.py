@@ -42,7 +42,9 @@ def read_arpa_words(path: str | Path) -> Arpa:
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if number == 1 and line.strip() not in ("\\data\\", ""):
-                    raise DataError(f"{path} line 1: found {line.strip()[:30]!r}, expected \\data\\ of an ARPA file")
+                    raise DataError(
+                        f"{path} line 1: found {line.strip()[:30]!r}, expected \\data\\ of an ARPA file, as crnn lm train writes"
+                    )
                 if line.startswith("ngram "):
                     order = max(order, int(line[6:].split("=")[0]))
                 elif line.startswith("\\"):
@@ -51,6 +53,8 @@ def read_arpa_words(path: str | Path) -> Arpa:
                     inside = line.strip() == "\\1-grams:"
                 elif inside and line.strip():
                     words.append(line.split()[1])
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected an ARPA file, as crnn lm train writes") from None
     except (UnicodeDecodeError, ValueError, IndexError) as error:

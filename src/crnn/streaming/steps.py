@@ -17,6 +17,8 @@ from crnn.streaming.engine import NativeEngine
 from crnn.streaming.streamed import StreamedModel
 
 EngineName = Literal["auto", "torch", "native"]
+STREAMING_PRESETS = {"transcribe": "speech-small", "tag": "ecg-small"}
+"""For each task whose streaming preset is not `live`: the preset to name where a network cannot stream."""
 Outputs = NDArray[np.floating[Any]]
 """(outputs,) of the network over the temperature; of one that answers for every frame, (frames ready, outputs)."""
 
@@ -201,8 +203,10 @@ def choose_steps(model: StreamedModel, wanted: EngineName, *, why: str = "as ask
 
 
 def check_streams(model: StreamedModel) -> None:
-    """Raises StreamError for a network that cannot stream: which layer, and the preset that can."""
+    """Raises StreamError for a network that cannot stream: which layer, and the preset that can, if one does."""
     try:
         model.network.start(1)
     except StreamError as error:
-        raise StreamError(f"{error}; or train a model that streams: crnn train DATA --preset live") from None
+        preset = None if model.kind == "image" else STREAMING_PRESETS.get(model.task.name, "live")
+        hint = "" if preset is None else f"; or train a model that streams: crnn train DATA --preset {preset}"
+        raise StreamError(f"{error}{hint}") from None

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from crnn.data.buckets import even_sizes
 from crnn.data.dataset import Dataset
+from crnn.data.windows import windows
 from crnn.errors import DataError
 from crnn.sequences import Sequences
-from crnn.training.config import TrainConfig
+from crnn.training.config import TrainConfig, make_plan
 
 PROBE_FRAMES = 1024
 """Frames of the sequences that are measured, at least: enough for several frames behind any front-end."""
@@ -93,6 +94,20 @@ def largest_batch(network: nn.Module, data: Dataset, config: TrainConfig, *, sho
         free_bytes=free,
         proposed_frames=_round_down(max(shortest, min(fitting, frames // 2, 10 * int(np.median(data.lengths))))),
     )
+
+
+def trained_frames(train: Dataset, config: TrainConfig) -> float:
+    """Input frames that a whole training run goes through, in the windows and for the steps that are planned."""
+    if config.window is not None:
+        train = windows(train, config.window)
+    lengths = train.lengths if config.max_frames is None else np.minimum(train.lengths, config.max_frames)
+    count, total = len(train), int(lengths.sum())
+    if config.batch_frames is not None:
+        batches = -(-total // config.batch_frames)
+    else:
+        batches = -(-count // config.batch_size_for(count))
+    plan = make_plan(config, batches=max(1, batches), num_train=max(1, count), num_validation=0)
+    return float(total) * plan.epochs
 
 
 def check_memory(network: nn.Module, data: Dataset, config: TrainConfig, *, shortest: int = 1) -> str | None:
