@@ -42,9 +42,8 @@ def read_arpa_words(path: str | Path) -> Arpa:
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if number == 1 and line.strip() not in ("\\data\\", ""):
-                    raise DataError(
-                        f"{path} line 1: found {line.strip()[:30]!r}, expected \\data\\ of an ARPA file, as crnn lm train writes"
-                    )
+                    found = line.strip()[:30]
+                    raise DataError(f"{path} line 1: found {found!r}, expected \\data\\, as crnn lm train writes it")
                 if line.startswith("ngram "):
                     order = max(order, int(line[6:].split("=")[0]))
                 elif line.startswith("\\"):
