@@ -224,3 +224,10 @@ def test_a_hundred_thousand_rows_are_quick() -> None:
     data = read(frame)
     assert len(data) == 1000
     assert set(data.lengths.tolist()) == {100}
+
+
+def test_a_row_that_is_latin_1_is_named_with_what_it_would_say(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_bytes("file,text\n0.wav,abc\n1.wav,wörld\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"texts\.csv line 3: is no UTF-8; as Latin-1 it would be '1\.wav,wörld'; save"):
+        read(path)

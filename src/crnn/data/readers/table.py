@@ -82,10 +82,26 @@ def load_frame(
             frame = _load_csv(path, header)
     except pl.exceptions.PolarsError as error:
         first = str(error).strip().splitlines()[0]
+        if "utf-8" in first:
+            raise DataError(_not_utf8(path)) from None
         raise DataError(
             f"{path}: cannot be read as a table: {first}; expected one header line and equal columns"
         ) from None
     return frame, problems
+
+
+def _not_utf8(path: Path) -> str:
+    """A message that names the first line which is not UTF-8, and what it would say as Latin-1."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                legacy = line.decode("latin-1").strip()
+                return (
+                    f"{path} line {number}: is no UTF-8; as Latin-1 it would be {legacy[:40]!r}; save the file as UTF-8"
+                )
+    return f"{path}: found text that is no UTF-8; save the file as UTF-8"
 
 
 def _kind(path: Path) -> str:
