@@ -1,6 +1,6 @@
 """Sequences of unequal length: how much of a batch is padding, what exact lengths cost, and a whole training.
 
-    python benchmarks/ragged_batches.py [--rounds 9] [--quick]
+    python benchmarks/ragged_batches.py [--rounds 9] [--quick] [--masking-only]
 
 Three parts. Padding: shares of padded frames at lognormal lengths. Masking: a training step of the whole default
 network on a batch with its true lengths, against the same batch with every frame computed as data. Training: the
@@ -12,6 +12,7 @@ DataLoader and zero padding.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
@@ -238,13 +239,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--epochs", type=int, default=20, help="of the plain script")
     parser.add_argument("--quick", action="store_true", help="small generated data: does it run?")
+    parser.add_argument("--masking-only", action="store_true", help="the other parts stay as they are in --out")
     parser.add_argument("--out", type=Path, default=RESULTS / "ragged_batches.json")
     options = parser.parse_args(arguments)
     set_threads(1)
     root = find_data()
     rounds = 3 if options.quick else options.rounds
     results: dict[str, Any] = {"benchmark": "ragged_batches", "goals": GOALS}
-    results["padding"] = padding(400 if options.quick else 8000)
+    if options.masking_only:
+        results |= {part: json.loads(options.out.read_text())[part] for part in ("padding", "training")}
+    else:
+        results["padding"] = padding(400 if options.quick else 8000)
     rng = np.random.default_rng(1)
     lengths = [max(8, int(n)) for n in rng.lognormal(3 if options.quick else 5, SIGMA, 64 if options.quick else 512)]
     results["masking"] = [masking(f"noise of 6 channels, lognormal lengths, sigma {SIGMA}", made(lengths, 6), rounds)]
@@ -252,7 +257,10 @@ def main(arguments: list[str] | None = None) -> None:
         digits = load_digits(root, 0)
         sides = digits.subset([i for i, example in enumerate(digits) if example.split == "train"])
         results["masking"].append(masking("spoken digits", sides.subset(list(range(0, len(sides), 4))), rounds))
-        results["training"] = training(sides, epochs=options.epochs, seeds=[int(s) for s in options.seeds.split(",")])
+        if not options.masking_only:
+            results["training"] = training(
+                sides, epochs=options.epochs, seeds=[int(s) for s in options.seeds.split(",")]
+            )
     elif not options.quick:
         raise SystemExit(f"skipped: {MISSING}")
     for row in (*results["padding"], *results["masking"]):
