@@ -24,7 +24,7 @@ def test_a_streamed_recording_gives_the_outputs_of_the_whole(monkeypatch):
     network = Network(spec_from_plain({"layers": layers, "summary": None}), features=(2,), outputs=3).eval()
     data = Dataset((made(40, 0), made(301, 1), made(25, 2), made(200, 3)), "series", ("a", "b"), 10.0, "made")
     whole = outputs.compute_outputs(network, Batches(data, 2, shuffle=False, seed=0))
-    monkeypatch.setattr(outputs, "LONG_VALUES", 100)
+    monkeypatch.setattr(outputs, "STREAMED_ABOVE", 100)
     monkeypatch.setattr(outputs, "STREAMED_VALUES", 34)
     streamed = outputs.compute_outputs(network, Batches(data, 2, shuffle=False, seed=0))
     assert streamed.lengths.tolist() == whole.lengths.tolist()

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crnn.data.batch import Batches
+from crnn.data.batch import Batches, one_pass_values
 from crnn.data.dataset import Dataset
 from crnn.sequences import Ragged, Sequences
 
+STREAMED_ABOVE = 1 << 22
+"""Numbers in a sequence from which it is streamed, where its network can: half an hour of two leads at 1 kHz."""
 LONG_VALUES = 1 << 23
-"""Numbers in a sequence from which it is streamed, where its network can: an hour of two leads at 1 kHz."""
+"""Numbers in a sequence from which it is read in windows, where its network cannot stream: they cost exactness."""
 STREAMED_VALUES = 1 << 18
 """Numbers in one part of it."""
 WINDOW_VALUES = 1 << 20
@@ -46,9 +48,10 @@ def compute_outputs(
     parts: list[Any] = []
     places: list[Tensor] = []
     data = batches.data
-    long = data.lengths * data.frame_values > LONG_VALUES
+    can_stream = getattr(network, "can_stream", False)
+    long = data.lengths * data.frame_values > (STREAMED_ABOVE if can_stream else LONG_VALUES)
     if long.any() and getattr(network, "per_step", False):
-        rest, read_long = np.flatnonzero(~long), _streamed if network.can_stream else _windowed
+        rest, read_long = np.flatnonzero(~long), _streamed if can_stream else _windowed
         for place in np.flatnonzero(long).tolist():
             with autocast():
                 row = read_long(network, data, place, device)
@@ -75,7 +78,9 @@ def compute_outputs(
 def _shorter(data: Dataset, rest: NDArray[np.intp], size: int) -> Iterator[tuple[Sequences, Tensor]]:
     if not len(rest):
         return iter(())
-    return Batches(data.subset(rest), size, shuffle=False, seed=0, cache_bytes=0, max_values=LONG_VALUES).epoch(0)
+    return Batches(
+        data.subset(rest), size, shuffle=False, seed=0, cache_bytes=0, max_values=one_pass_values(data)
+    ).epoch(0)
 
 
 def _streamed(network: Any, data: Dataset, place: int, device: torch.device) -> Tensor:
