@@ -58,6 +58,11 @@ def test_another_kind_of_input_is_refused(folder, capsys):
     assert "found audio, but the model was trained on image" in capsys.readouterr().err
 
 
+def test_lines_are_not_explained_and_that_is_said(folder, capsys):
+    assert run_app(["explain", f"{folder}/run", f"{folder}/lines/test", "-o", f"{folder}/why.html"], debug=False) == 1
+    assert "the model reads images, expected symbols, series or recordings" in capsys.readouterr().err
+
+
 def test_no_preset_is_named_where_none_streams(folder, capsys):
     recording = next((EXAMPLES / "digits" / "test").rglob("*.flac"))
     assert run_app(["stream", f"{folder}/run", str(recording)], debug=False) == 1

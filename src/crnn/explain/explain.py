@@ -138,6 +138,10 @@ def explain(
         DataError: data that the model does not take.
         MissingExtraError: captum is not installed.
     """
+    if model.inputs.kind == "image":
+        where = data.source if isinstance(data, Dataset) else data
+        raise DataError(f"{where}: the model reads images, expected symbols, series or recordings; crnn eval --report "
+                        "shows the worst lines with their images")  # fmt: skip
     data = model.read(data, targets=True)
     looked = data
     if len(data) > LOOKED_AT:

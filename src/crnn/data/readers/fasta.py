@@ -120,7 +120,9 @@ def read_fasta(source: Source, options: ReadOptions) -> Dataset:
             target = file.target if facts.target is None else facts.target
             rows.append(RawSequence(name, where, record.text, target, facts.group, facts.split or file.split))
     about.refuse_unused()
-    source_text = f"{source[0]} and {len(source) - 1} more" if isinstance(source, tuple) else str(source)
+    source_text = str(source[0] if isinstance(source, tuple) else source)
+    if isinstance(source, tuple) and len(source) > 1:
+        source_text += f" and {len(source) - 1} more"
     said = [about.how or how] if about.how or how else []
     return symbols_dataset(rows, problems, alphabet=options.alphabet, source=", ".join([source_text, *said]))
 
