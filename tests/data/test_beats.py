@@ -40,9 +40,9 @@ def test_size_and_drift_of_a_lead_say_nothing():
     data, made = recordings(leads=2)
     places = np.array([e.start for e in made.beats.items])
     signal = data[0].load().astype(float)
-    plain = describe_beats(signal, places, 360.0)
+    plain = describe_beats(signal, places, 360.0, points=True)
     drift = 0.3 * np.sin(np.arange(len(signal)) / 360 * 2 * np.pi * 0.05)[:, None]
-    np.testing.assert_allclose(describe_beats(2 * signal + drift, places, 360.0), plain, atol=0.3)
+    np.testing.assert_allclose(describe_beats(2 * signal + drift, places, 360.0, points=True), plain, atol=0.3)
 
 
 def test_turned_leads_are_sequences_of_their_own():
@@ -52,6 +52,17 @@ def test_turned_leads_are_sequences_of_their_own():
     rhythm = len(RHYTHM)
     np.testing.assert_array_equal(found[0].load()[:, :rhythm], found[1].load()[:, :rhythm])
     assert not np.allclose(found[0].load(), found[1].load())
+
+
+def test_shapes_point_by_point_on_request():
+    data, _ = recordings(leads=2)
+    plain, full = beats(data), beats(data, points=True)
+    few = len(plain.channel_names)
+    assert few == len(RHYTHM) + 2 * 3
+    assert full[0].load().shape[1] == len(full.channel_names) == few + 2 * 2 * 42
+    np.testing.assert_array_equal(full[0].load()[:, :few], plain[0].load())
+    first = full[0].load()[:, full.channel_names.index("shape_0_0") :][:, :42]
+    assert np.abs(first).max(1)[30:].mean() == pytest.approx(1, abs=0.3)  # in units of the usual height
 
 
 def test_other_classes_are_unlabelled():

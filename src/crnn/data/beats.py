@@ -1,7 +1,8 @@
 """Sequences of heartbeats made of ECG recordings whose beats are known: rhythm, shape, and change against the usual.
 
 A frame is a beat. What it is told by are the quantities that the literature of inter-patient classification rests on:
-intervals against the patient's own usual ones, and the shape of the beat beside the running median of the last beats.
+intervals against the patient's own usual ones (with the rate beside them, so that none is lost in seconds), and how far
+the shape of the beat is from the running median of the last beats.
 But for the filter of the signal, which runs both ways, nothing looks further ahead than two beats.
 
 Source: the intervals of de Chazal, O'Dwyer & Reilly 2004, IEEE TBME 51(7), 1196-1206 (means over the record and over
@@ -44,18 +45,22 @@ def beats(
     *,
     turns: Sequence[float | None] = (0.0,),
     classes: Sequence[str] = ("N", "S", "V", "F"),
+    points: bool = False,
 ) -> Dataset:
     """Recordings with beats as sequences of beats.
 
     Channels: logarithms of intervals (before the beat and after it against the median, and the mean, of the last 11 and
-    of the last 301; one against the other; the rate; the next one); then of each lead the shape in 42 points over 0.7 s
-    in units of the usual height, and its difference from the median of the last 41 beats; then how far that goes.
+    of the last 301; one against the other; the rate; the next one); then of each lead how far the shape of the beat is
+    from the median of the last 41, on average and at most, and by how much it is wider; with `points` also that shape
+    itself, over 0.7 s in units of the usual height, and its difference from the median.
 
     Args:
         data: recordings in one or two leads; NaN counts as zero. Events are WFDB codes or AAMI classes.
         turns: angles in degrees by which the two leads are turned into each other, one sequence for each: hearts seen
             by electrodes at other places, for training; None leaves the first lead alone.
         classes: beats of other classes are unlabelled.
+        points: also the shape in 42 points a lead, and as many of the difference. From a few dozen patients these are
+            learned rather than the classes: unseen patients are told better without.
     Raises:
         DataError: no recording with two beats; recordings without a rate, or of more than two leads.
     """
@@ -63,7 +68,7 @@ def beats(
     if rate is None or len(data.channel_names) > 2:
         found = "no sample rate" if rate is None else f"{len(data.channel_names)} leads"
         raise DataError(f"{data.source}: found {found}, expected recordings of one or two leads at a known rate")
-    names = _channels(len(data.channel_names))
+    names = _channels(len(data.channel_names), points)
     examples: list[Example] = []
     problems = list(data.problems)
     for example in data:
@@ -78,8 +83,8 @@ def beats(
         for turn in turns:
             id_ = example.id if turn == 0 else f"{example.id} {'alone' if turn is None else f'turned {turn:g}'}"
             made = array_example(
-                id_, example.where, describe_beats(_turned(signal, turn), places, rate), target=target,
-                group=example.group, split=example.split,
+                id_, example.where, describe_beats(_turned(signal, turn), places, rate, points=points),
+                target=target, group=example.group, split=example.split,
             )  # fmt: skip
             examples.append(made)
     if not examples:
@@ -95,11 +100,11 @@ def beats(
     )
 
 
-def _channels(leads: int) -> tuple[str, ...]:
+def _channels(leads: int, points: bool) -> tuple[str, ...]:
     names = [f"interval_{name}" for name in RHYTHM]
-    names += [f"shape_{lead}_{i}" for lead in range(leads) for i in range(POINTS)]
-    names += [f"change_{lead}_{i}" for lead in range(leads) for i in range(POINTS)]
-    return (*names, *(f"{name}_{lead}" for lead in range(leads) for name in CHANGE))
+    names += [f"{name}_{lead}" for lead in range(leads) for name in CHANGE]
+    kinds = ("shape", "change") if points else ()
+    return (*names, *(f"{kind}_{lead}_{i}" for kind in kinds for lead in range(leads) for i in range(POINTS)))
 
 
 def _turned(signal: NDArray[np.float64], degrees: float | None) -> NDArray[np.float64]:
@@ -111,7 +116,9 @@ def _turned(signal: NDArray[np.float64], degrees: float | None) -> NDArray[np.fl
     return np.asarray(signal @ np.array([[cosine, -sine], [sine, cosine]]))
 
 
-def describe_beats(signal: NDArray[np.float64], places: NDArray[np.int64], rate: float) -> NDArray[np.float32]:
+def describe_beats(
+    signal: NDArray[np.float64], places: NDArray[np.int64], rate: float, *, points: bool = False
+) -> NDArray[np.float32]:
     """(beats, channels) of one recording, as `beats` says.
 
     Args:
@@ -126,12 +133,10 @@ def describe_beats(signal: NDArray[np.float64], places: NDArray[np.int64], rate:
     far, farthest = np.abs(change).mean(1), np.abs(change).max(1)
     wider = _width(shape) - _width(usual)
     told = np.stack([far, farthest, wider], axis=2).reshape(count, -1)  # lead by lead
-    parts = [
-        _rhythm(places, rate),
-        np.clip(shape / height[:, None], -4, 4).transpose(0, 2, 1).reshape(count, -1),
-        np.clip(change, -4, 4).transpose(0, 2, 1).reshape(count, -1),
-        np.clip(told, -4, 4),
-    ]
+    parts = [_rhythm(places, rate), np.clip(told, -4, 4)]
+    if points:
+        pointwise = np.stack([shape / height[:, None], change], axis=1)  # (beats, 2, points, leads)
+        parts.append(np.clip(pointwise, -4, 4).transpose(0, 1, 3, 2).reshape(count, -1))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
