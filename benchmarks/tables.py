@@ -399,6 +399,9 @@ def _heartbeats(results: Results) -> list[str]:
     keys = ("accuracy", "mean_sensitivity", "jk_index")
     rows = [["preset `beats`", *(_over_seeds([run["given"][key] for run in runs]) for key in keys)]]
     rows[0] += [_over_seeds([run["given"]["sensitivity"][name] for run in runs]) for name in classes]
+    rows.append(["the same, F weighed as V in the decision"])
+    rows[-1] += [_over_seeds([run["given_f_as_v"][key] for run in runs]) for key in keys]
+    rows[-1] += [_over_seeds([run["given_f_as_v"]["sensitivity"][name] for run in runs]) for name in classes]
     for name, floor in results["floor"].items():
         rows.append([f"floor: {name}", *(f"{floor[key]:.3f}" for key in keys)])
         rows[-1] += [f"{floor['sensitivity'][of]:.3f}" for of in classes]
