@@ -290,7 +290,7 @@ def test_what_is_wrong_with_x(x, problem):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "sead"}, "did you mean 'seed'"),
+        ({"preset": "seeed"}, "did you mean 'seed'"),
         ({"steps": 0}, "train.steps=0"),
         ({"settings": {"train.stps": 3}}, "did you mean 'steps'"),
         ({"settings": {"split.test": 0.1}}, r"split\.test: fit trains on all that it is given"),

@@ -225,7 +225,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         ({"storage": "nosuch://x"}, "--storage nosuch://x: cannot be opened .* expected a journal file, or a URL"),
         ({"storage": "."}, r"--storage .: is a folder; expected a journal file"),
         ({"space": "no.yaml"}, "no.yaml: no such file"),
-        ({"preset": "sead"}, "did you mean 'seed'"),
+        ({"preset": "seeed"}, "did you mean 'seed'"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
