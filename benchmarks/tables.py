@@ -479,6 +479,23 @@ def text_lines(results: Results) -> list[str]:
     return [*markdown(head, rows), "", " ".join([*notes, tail])]
 
 
+def biosequences(results: Results) -> list[str]:
+    rows = [
+        [
+            name,
+            one["metric"].upper() if one["metric"] == "mcc" else one["metric"],
+            _spread(one["mean"], one["deviation"]),
+            f"{one['floor']:.3f}",
+            one["measured_folds"],
+            f">= {one['goal']}",
+            f"{statistics.mean(fold['train_cpu_seconds'] for fold in one['folds'].values()):.0f}",
+        ]
+        for name, one in results["sets"].items()
+    ]
+    head = ["data", "measure", "ours", "floor", "folds", "goal", "CPU seconds"]
+    return [*markdown(head, rows), "", f"{_where(results)}."]
+
+
 TABLES: dict[str, Callable[[Results], list[str]]] = {
     "exact_lengths": exact_lengths,
     "engine_overhead": engine_overhead,
@@ -491,6 +508,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "early_decisions": early_decisions,
     "transcribe": transcribe,
     "text_lines": text_lines,
+    "biosequences": biosequences,
     "tagging": tagging,
     "ragged_batches": ragged_batches,
     "scaling": scaling,

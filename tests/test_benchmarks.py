@@ -22,7 +22,7 @@ MEASURING = (
     *("exact_lengths", "engine_overhead", "classification"),
     *("streaming", "exact_streams", "early_decisions", "training_kernels", "cells", "transcribe", "text_lines"),
     "tagging",
-    *("ragged_batches", "scaling", "large_data", "rival_trainers"),
+    *("ragged_batches", "scaling", "large_data", "rival_trainers", "biosequences"),
     "embedded",
 )
 SCRIPTS = ("record", "sets", "lines", "tables", *MEASURING)
