@@ -216,3 +216,14 @@ def test_beats_of_new_patients_are_found(tmp_path):
     found += follower.finish(new[0].length)
     for name in ("start", "label"):
         assert [event[name] for event in found] == [event[name] for event in prediction["events"]]
+
+
+def test_a_class_that_only_another_side_has_is_found_before_training():
+    task = Tag.from_targets([BEATS], TagConfig())
+    (problem,) = task.find_problems([BEATS, points((3, "Q"))], ["100.hea", "101.hea"], frames_of(60, 60))
+    assert problem.where == "101.hea"
+    assert problem.what.startswith("label 'Q' is not among the 2 classes seen in training")
+    labels = Tag.from_targets([StepLabels(np.array([0, 1]), ("H", "C"))], TagConfig())
+    other = StepLabels(np.array([0, 1]), ("H", "E"))
+    (problem,) = labels.find_problems([other], ["chain 7"], frames_of(2))
+    assert problem.what.startswith("label 'E' is not among")

@@ -19,7 +19,7 @@ from torch import Tensor
 from crnn.config import build_config, config, nearest, to_plain
 from crnn.data.aami import AAMI
 from crnn.data.annotation import Annotation, Events, StepLabels
-from crnn.data.dataset import Kind, Target
+from crnn.data.dataset import Kind, Problem, Target
 from crnn.errors import ConfigError, DataError
 from crnn.nn.frames import Frames
 from crnn.nn.layers import Timing
@@ -202,6 +202,17 @@ class Tag(StepTask):
         """{'events': [{'label', 'start', 'end', 'seconds', 'end_seconds', 'probability'}, ...]}, in input frames."""
         return [{"events": [f.to_dict(frames.sample_rate) for f in found]} for found in self.find(outputs, frames)]
 
+    def find_problems(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> list[Problem]:
+        """Labels that training never saw, on any side: found before training, not behind it."""
+        found = []
+        for target, place in zip(targets, where, strict=True):
+            for label in sorted(target.labels) if isinstance(target, Annotation) else ():
+                try:
+                    self.code(label, place)
+                except DataError as error:
+                    found.append(Problem(place, str(error).removeprefix(f"{place}: ")))
+        return found
+
     def code(self, label: str, where: str) -> int:
         """The place of a label among the classes; -1 for one that is ignored.
 
@@ -215,7 +226,7 @@ class Tag(StepTask):
             return -1
         what = f"label {label!r}" if name == label else f"label {label!r} (class {name!r})"
         raise DataError(
-            f"{where}: {what} is not among the {len(self.labels)} classes seen in training"
+            f"{where or 'labels'}: {what} is not among the {len(self.labels)} classes seen in training"
             f"{nearest(name, self.labels)}; leave it out with task.ignore"
         )
 

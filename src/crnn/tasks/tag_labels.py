@@ -58,7 +58,7 @@ class TagLabels(Tag):
         return Ragged.of(rows)
 
     def find_problems(self, targets: Sequence[Target], where: Sequence[str], frames: Frames) -> list[Problem]:
-        found = []
+        found = super().find_problems(targets, where, frames)
         for target, place, length in zip(targets, where, frames.lengths.tolist(), strict=True):
             if isinstance(target, StepLabels) and len(target.codes) != length:
                 what = f"{len(target.codes)} labels for {length} frames; expected one a frame"
