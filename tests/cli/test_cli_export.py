@@ -64,7 +64,10 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
     for arguments, message in (
         (["live", "--to", "onx", "-o", "x"], "crnn: --to onx: unknown format; did you mean 'onnx'?"),
         (["live", "--to", "onnx", "-o", str(out)], f"crnn: {out}: is there already; name another place"),
-        (["whole", "--to", "c", "-o", str(tmp_path / "c")], "train with --preset live, or export to onnx or keras"),
+        (
+            ["whole", "--to", "c", "-o", str(tmp_path / "c")],
+            "train with --preset live (speech-small for text, ecg-small for tags), or export to onnx or keras",
+        ),
     ):
         assert run_app(["export", str(runs / arguments[0]), *arguments[1:]], debug=False) == 1
         error = capsys.readouterr().err
