@@ -13,7 +13,10 @@ import torch
 import crnn
 from crnn.alphabets import DNA
 from crnn.cli.main import run_app
+from crnn.data.dataset import Dataset, array_example
+from crnn.data.synthetic import heartbeats
 from crnn.errors import ConfigError, DataError
+from crnn.explain import attribution
 from crnn.explain.attribution import attribute
 from crnn.explain.explain import explain
 from crnn.explain.motifs import find_motifs, write_meme
@@ -186,3 +189,19 @@ def test_recordings_are_explained_as_strips(tmp_path):
         found.save_motifs(tmp_path / "m.meme")
     with pytest.raises(ConfigError, match="--label x: the model knows bump, none"):
         explain(run.model, data, label="x")
+
+
+def test_what_has_nothing_to_tell_is_not_explained_and_long_recordings_are_cut(monkeypatch):
+    examples = []
+    for i in range(3):
+        made = heartbeats(20, rate=120.0, seed=i)
+        examples.append(array_example(f"r{i}", f"r{i}", made.signal, target=made.beats))
+    data = Dataset(tuple(examples), "series", ("MLII",), 120.0, "synthetic")
+    config = {"train": {"steps": 2}, "split": {"test": 0}}
+    model = crnn.train(data, task="tag", preset="ecg-small", config=config).model
+    monkeypatch.setattr(attribution, "LONGEST", 900)
+    (found,) = attribution.attribute(model, data, [0], method="occlusion")
+    assert model.task.output_names[0] == "(nothing)"
+    assert found.label in model.task.labels
+    assert len(found.by_frame) == 900
+    assert found.id == "r0, the first 900 of 2,400 frames"

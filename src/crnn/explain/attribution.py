@@ -19,8 +19,11 @@ from crnn.model import Model
 from crnn.nn.frontend import Iupac
 from crnn.nn.layers import Layer
 from crnn.sequences import Sequences
+from crnn.tasks.step_task import StepTask
 
 Method = Literal["gradients", "occlusion"]
+LONGEST = 60_000
+"""Frames of a recording whose every frame is answered for; a gradient runs through them dozens of times."""
 FIRST_STEPS = 32
 """Of the integral; doubled until the parts add up to the whole."""
 MOST_STEPS = 512
@@ -119,7 +122,7 @@ def attribute(
 
     Args:
         label: the output to explain; by default what is predicted for each example, and for a model that answers for
-            every frame the label that it gives most.
+            every frame the label that it gives most. Of its recordings the first LONGEST frames are explained.
     Raises:
         ConfigError: no such label.
         MissingExtraError: captum is not installed.
@@ -127,7 +130,7 @@ def attribute(
         & Fergus 2014, arXiv:1311.2901 (occlusion).
     """
     integrate, occlude = _captum()
-    labels = model.task.labels
+    labels = model.task.output_names
     if label is not None and label not in labels:
         raise ConfigError(f"--label {label}: the model knows {', '.join(labels[:12])}")
     found = []
@@ -135,6 +138,9 @@ def attribute(
         for i in indices:
             example = data[i]
             values = torch.from_numpy(load_example(example, data))
+            name = example.id
+            if isinstance(model.task, StepTask) and len(values) > LONGEST:
+                values, name = values[:LONGEST], f"{example.id}, the first {LONGEST:,} of {len(values):,} frames"
             place = labels.index(label) if label is not None else _predicted(model, values)
             answer = Answer(model, place)
             frames = answer.frames(values)
@@ -146,7 +152,7 @@ def attribute(
                 parts, error = _occluded(occlude, answer, known, silence), float("nan")
             else:
                 parts, error = _integrated(integrate, answer, known, silence, output - baseline)
-            found.append(Attribution(example.id, labels[place], output, baseline, parts.numpy(), known.numpy(), error))
+            found.append(Attribution(name, labels[place], output, baseline, parts.numpy(), known.numpy(), error))
     return found
 
 
@@ -174,7 +180,10 @@ def _predicted(model: Model, values: Tensor) -> int:
     with torch.no_grad():
         outputs = model.network(Sequences(values[None], torch.tensor([len(values)])))
     if isinstance(outputs, Sequences):
-        return int(outputs.data[0].mean(0).argmax())
+        means = outputs.data[0].mean(0)
+        if isinstance(model.task, StepTask) and model.task.silent is not None:
+            means[model.task.silent] = -torch.inf
+        return int(means.argmax())
     return int(outputs[0].argmax())
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crnn.alphabets import Alphabet, alphabet_of
 from crnn.config import without_nan
 from crnn.data.annotation import Events
-from crnn.data.dataset import Dataset
+from crnn.data.dataset import Dataset, Target
 from crnn.errors import DataError
 from crnn.explain.attribution import Attribution, Method, attribute
 from crnn.explain.motifs import Motif, find_motifs, write_meme
@@ -151,7 +151,7 @@ def explain(
     alphabet = alphabet_of(data.vocabulary)
     found: list[Motif] = []
     if alphabet is not None and motifs and attributions:
-        place = model.task.labels.index(label) if label else _rarest(model)
+        place = model.task.output_names.index(label) if label else _rarest(model)
         try:
             found = find_motifs(model, looked, label=place, most=motifs)
         except DataError:
@@ -162,13 +162,13 @@ def explain(
         ids = example.load() if data.kind == "symbols" else np.zeros(0)
         mutations = None
         if alphabet is not None and example.length <= LONGEST_MUTATED:
-            mutations = mutate(model, looked, i, model.task.labels.index(attribution.label))
+            mutations = mutate(model, looked, i, model.task.output_names.index(attribution.label))
         examples.append(
             Shown(
                 attribution,
                 example.where,
                 str(example.target) if isinstance(example.target, (str, float, int)) else "",
-                [(e.start, e.label) for e in example.target.items] if isinstance(example.target, Events) else [],
+                _marks(example.target, len(attribution.by_frame)),
                 "".join(data.vocabulary[int(code)] for code in ids),
                 mutations,
             )
@@ -179,6 +179,11 @@ def explain(
     )
 
 
+def _marks(target: Target, frames: int) -> list[tuple[int, str]]:
+    """The events that begin in the first frames."""
+    return [(e.start, e.label) for e in target.items if e.start < frames] if isinstance(target, Events) else []
+
+
 def _most_certain(model: Model, data: Dataset, count: int, label: str | None) -> list[int]:
     """Examples that each label is predicted for most surely, label by label in turn; those in front where an answer is
     no label."""
@@ -186,7 +191,7 @@ def _most_certain(model: Model, data: Dataset, count: int, label: str | None) ->
         return list(range(min(count, len(data))))
     outputs = model.outputs(data).double()
     scores = outputs.softmax(1) if model.task.activation == "softmax" else outputs.sigmoid()
-    places = [model.task.labels.index(label)] if label in model.task.labels else range(scores.shape[1])
+    places = [model.task.output_names.index(label)] if label in model.task.output_names else range(scores.shape[1])
     ranked = [scores[:, place].argsort(descending=True, stable=True).tolist() for place in places]
     found: list[int] = []
     for turn in range(len(data)):
@@ -202,4 +207,4 @@ def _rarest(model: Model) -> int:
     if isinstance(counts, dict):
         values = list(counts.values())
         return len(values) - 1 - values[::-1].index(min(values))
-    return len(model.task.labels) - 1
+    return len(model.task.output_names) - 1

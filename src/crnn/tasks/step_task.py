@@ -33,6 +33,8 @@ class StepTask(Task):
 
     per_step = True
     stratify = False
+    silent: ClassVar[int | None] = None
+    """Place of the output that has nothing to tell, such as the blank; None where every one tells something."""
     allowed_augment: ClassVar[frozenset[str]] = frozenset(
         {"scale", "noise", "rotate", "blend", "filter", "gain", "time_masks", "time_mask", "band_masks", "band_mask",
          "channel_drop", "min_length"}

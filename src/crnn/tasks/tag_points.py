@@ -36,10 +36,15 @@ class TagPoints(Tag):
     form = "points"
     activation = "softmax"
     primary = "mean_f1"
+    silent = 0
 
     @property
     def num_outputs(self) -> int:
         return 1 + len(self.labels)
+
+    @property
+    def output_names(self) -> list[str]:
+        return ["(nothing)", *self.labels]
 
     def _width(self, frames: Frames) -> int:
         """Output frames on each side of a point's own that are trained as it."""

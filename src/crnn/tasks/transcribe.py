@@ -75,6 +75,7 @@ class Transcribe(StepTask):
     primary = "cer"
     higher_is_better = False
     activation = "softmax"
+    silent = BLANK
     allowed_augment = StepTask.allowed_augment | {"stretch", "time_warp", "snr", "image"}
 
     def __init__(
