@@ -133,7 +133,7 @@ def test_bad_files(tmp_path, arpa):
     with pytest.raises(DataError, match=r"only 0 of its 3 words can be spelt.*also has 'a', 'b'.*another alphabet"):
         LanguageModel(arpa, ("ж", " "))
     (tmp_path / "x.arpa").write_text("hello\n")
-    with pytest.raises(DataError, match=r"x.arpa line 1: found 'hello', expected \\data\\ of an ARPA file"):
+    with pytest.raises(DataError, match=r"x.arpa line 1: found 'hello', expected \\data\\, as crnn lm train writes it"):
         read_arpa_words(tmp_path / "x.arpa")
     with pytest.raises(DataError, match="No such file"):
         read_arpa_words(tmp_path / "none.arpa")
