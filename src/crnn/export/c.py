@@ -86,7 +86,7 @@ def export_c(
     if where is not None:
         raise ExportError(
             f"{where} needs the end of the sequence before its first output, and the C file takes frames as they come; "
-            "use a layer that streams, train with --preset live (speech-small for text, ecg-small for tags), "
+            "use a layer that streams instead, train with --preset live (speech-small for text, ecg-small for tags), "
             "or export to onnx or keras, which take whole sequences"
         )
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
