@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from all_paths import outputs, paths
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crnn.decode.beam import BeamConfig, BeamSearch
@@ -47,21 +47,35 @@ def test_times_are_those_of_the_best_path_of_the_transcript(seed):
     assert [span.confidence for span in spans] == pytest.approx([span.confidence for span in best.spans])
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.lists(st.integers(0, 200), max_size=6))
-def test_a_stream_equals_the_whole_for_any_chunks_and_interruptions(seed, cuts):
-    log_probs = outputs(200, 4, seed) * 2
-    log_probs -= np.logaddexp.reduce(log_probs, 1, keepdims=True)
-    config = BeamConfig(width=6)
-    whole = decode(BeamSearch(config), log_probs)
+def in_parts(log_probs, config, cuts):
+    """(spans told before the end, spans told at the end), through a saved state after every part."""
     search, found = BeamSearch(config), []
     for part in np.split(log_probs, sorted(cuts)):
         found += search.push(part)
         again = BeamSearch(config)
         again.restore(json.loads(json.dumps(search.state())))
         search = again
-    assert found, "something becomes final before the end"
-    assert found + search.finish() == whole
+    return found, search.finish()
+
+
+def noise(seed):
+    log_probs = outputs(200, 4, seed) * 2
+    return log_probs - np.logaddexp.reduce(log_probs, 1, keepdims=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(0, 200), max_size=6))
+@example(215, [])  # its hypotheses never agree before the end
+def test_a_stream_equals_the_whole_for_any_chunks_and_interruptions(seed, cuts):
+    config = BeamConfig(width=6)
+    before, after = in_parts(noise(seed), config, cuts)
+    assert before + after == decode(BeamSearch(config), noise(seed))
+
+
+def test_something_becomes_final_before_the_end():
+    before, after = in_parts(noise(0), BeamConfig(width=6), [50, 150])
+    assert len(before) > 10
+    assert after
 
 
 @pytest.mark.parametrize("cycle", [[0, 1, 1, 0, 2, 0, 3], [1, 0, 2, 0, 3, 0, 1]])
