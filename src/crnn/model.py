@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -211,7 +210,7 @@ class Model:
         data = self.read(source)
         outputs = self._outputs(data, batch_size)
         if isinstance(self.task, StepTask):
-            return self.task.predictions(outputs, self.network.frames(torch.from_numpy(data.lengths), data.sample_rate))
+            return self.task.predictions(outputs, self.network.frames_of(data))
         return self.task.predictions(outputs)
 
     def predict_proba(self, source: Any, *, batch_size: int = 64) -> NDArray[np.float64]:

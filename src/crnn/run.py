@@ -288,7 +288,7 @@ class RunPlan:
             return []
         found: list[Problem] = []
         for side in self.parts.sides.values():
-            frames = network.frames(torch.from_numpy(side.lengths), side.sample_rate)
+            frames = network.frames_of(side)
             found += self.task.find_problems(side.targets, [example.where for example in side], frames)
         return found
 
@@ -806,7 +806,7 @@ def fit_plan(
         )
     model = Model(network, plan.task, Inputs.of(parts.train), origin=_origin(plan))
     if parts.validation is not None and isinstance(plan.task, StepTask):
-        frames = network.frames(torch.from_numpy(parts.validation.lengths), parts.validation.sample_rate)
+        frames = network.frames_of(parts.validation)
         plan.task.tune(model.outputs(parts.validation), parts.validation.targets, frames)
     elif parts.validation is not None and plan.task.name in ("classify", "multilabel"):
         targets = plan.task.encode(parts.validation.targets, [e.where for e in parts.validation])

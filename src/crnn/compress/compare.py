@@ -166,7 +166,7 @@ def _score_steps(models: tuple[Model, Model], outputs: list[Any], data: Dataset,
     groups, counts = resampling_groups(data), []
     for model, found in zip(models, outputs, strict=True):
         assert isinstance(model.task, StepTask), "compression keeps the task"
-        frames = model.network.frames(torch.from_numpy(data.lengths), data.sample_rate)
+        frames = model.network.frames_of(data)
         counts.append((model.task, model.task.count(found, data.targets, frames)))
     drawn: list[dict[str, float]] = []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from crnn.data.dataset import Dataset
@@ -65,7 +64,7 @@ def fine_tune(
     if isinstance(model.task, StepTask):
         model.task = copy.deepcopy(model.task)  # the model that it was made from keeps its own
         if validation is not None:
-            frames = model.network.frames(torch.from_numpy(validation.lengths), validation.sample_rate)
+            frames = model.network.frames_of(validation)
             model.task.tune(model.outputs(validation), validation.targets, frames)
         return
     if validation is not None and model.task.activation != "none":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crnn.data.dataset import Dataset
 from crnn.errors import ConfigError, ShapeError
 from crnn.models.spec import NetworkSpec
 from crnn.nn.blocks import build_layers
@@ -70,6 +71,10 @@ class Network(nn.Module):
     def per_step(self) -> bool:
         """True where it answers for every frame, not once a sequence."""
         return self.summary is None
+
+    def frames_of(self, data: Dataset) -> Frames:
+        """As `frames`, for the sequences of a data set."""
+        return self.frames(torch.from_numpy(data.lengths), data.sample_rate)
 
     def frames(self, lengths: Tensor, sample_rate: float | None = None) -> Frames:
         """How the frames that come out lie on those that go in, for sequences of these lengths, (n,) int64."""

@@ -359,7 +359,7 @@ def evaluate(
     release_memory(RELEASE_ABOVE)
     groups = resampling_groups(data)
     if isinstance(task, StepTask):
-        frames = network.frames(torch.from_numpy(data.lengths), data.sample_rate)
+        frames = network.frames_of(data)
         scored = score_steps(task, outputs, data, frames, groups=groups, resamples=resamples, seed=seed)
     else:
         scored = _score_sequences(task, outputs, data, temperature, groups=groups, resamples=resamples, seed=seed)
